@@ -24,6 +24,10 @@ class Replay(Protocol):
         """Outputs (n_outputs,) as float64 for one input (n_inputs,) that the input type represents."""
         ...
 
+    def representable(self, x: Array, lower: Array, upper: Array) -> Array:
+        """The nearest point the input type represents inside the box, as float64; all (n_inputs,)."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Query:

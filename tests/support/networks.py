@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
+
 from verifier.model.network import Network, build
 from verifier.model.operators import Concat, Conv, Gather, Input, Linear, Relu, Reshape, Scale, Sum
 
@@ -21,7 +24,7 @@ def linear(rng: np.random.Generator, n_in: int, n_out: int) -> Linear:
 def dense(rng: np.random.Generator, sizes: tuple[int, ...]) -> Network:
     """Linear, Relu, ..., Linear over inputs of shape (1, sizes[0])."""
     nodes: list = [(Input((1, sizes[0])), ())]
-    for layer, (n_in, n_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for layer, (n_in, n_out) in enumerate(pairwise(sizes)):
         if layer:
             nodes.append((Relu(), (len(nodes) - 1,)))
         nodes.append((linear(rng, n_in, n_out), (len(nodes) - 1,)))
@@ -55,7 +58,10 @@ def convolutional(rng: np.random.Generator, n_out: int = 2) -> Network:
             (1,),
         ),
         (Relu(), (2,)),
-        (Conv(_tensor(rng, 2, 1, *kernel, scale=0.7), _tensor(rng, 2), (1, 2), (0, 0, 1, 0), (1, 2), 2), (3,)),
+        (
+            Conv(_tensor(rng, 2, 1, *kernel, scale=0.7), _tensor(rng, 2), (1, 2), (0, 0, 1, 0), (1, 2), 2),
+            (3,),
+        ),
         (Relu(), (4,)),
     ]
     network = build(nodes)
@@ -68,6 +74,45 @@ def convolutional(rng: np.random.Generator, n_out: int = 2) -> Network:
         (linear(rng, 2 * size + 2, n_out), (8,)),
     ]
     return build(nodes, "convolutional")
+
+
+def small_convolutional(rng: np.random.Generator, n_out: int = 2) -> Network:
+    """One padded convolution on a (1, 1, 3, 3) input: 8 neurons, few enough to enumerate."""
+    convolution = Conv(_tensor(rng, 2, 1, 2, 2), _tensor(rng, 2), (2, 2), (1, 0, 0, 1))
+    nodes = [(Input((1, 1, 3, 3)), ()), (convolution, (0,)), (Relu(), (1,))]
+    size = build(nodes).nodes[-1].size
+    nodes += [(Reshape((1, size)), (2,)), (linear(rng, size, n_out), (3,))]
+    return build(nodes, "small_convolutional")
+
+
+def leaky(rng: np.random.Generator, n_in: int, width: int, n_out: int) -> Network:
+    """LeakyReLU as it is lowered: ``relu(z) - slope * relu(-z)``."""
+    one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)
+    nodes = [
+        (Input((1, n_in)), ()),
+        (linear(rng, n_in, width), (0,)),
+        (Relu(), (1,)),
+        (Scale(-one, zero), (1,)),
+        (Relu(), (3,)),
+        (Scale(-one / 8, zero), (4,)),
+        (Sum(), (2, 5)),
+        (linear(rng, width, n_out), (6,)),
+    ]
+    return build(nodes, "leaky")
+
+
+def twins(rng: np.random.Generator, n_in: int, width: int, n_out: int) -> Network:
+    """Two branches over one layer that partly cancel, joined by Concat: relaxations lose what they share."""
+    nodes = [
+        (Input((1, n_in)), ()),
+        (linear(rng, n_in, width), (0,)),
+        (Relu(), (1,)),
+        (linear(rng, width, width), (1,)),
+        (Relu(), (3,)),
+        (Concat(1), (2, 4)),
+        (linear(rng, 2 * width, n_out), (5,)),
+    ]
+    return build(nodes, "twins")
 
 
 def box(rng: np.random.Generator, n: int, radius: float = 0.5) -> tuple[np.ndarray, np.ndarray]:

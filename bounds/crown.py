@@ -1,0 +1,191 @@
+"""Backward linear bounds: CROWN (Zhang et al., NeurIPS 2018, theorem 3.2), batched over rows and regions.
+
+A row vector A over the values of one node is carried back to the input.  Every affine node z = M x + b turns
+A z into (A M) x + A b; a ReLU replaces its value by its lower line where A is positive and by its upper line
+where A is negative, so that the result is a lower bound throughout.  Upper bounds are lower bounds of -A.
+
+In float64 on the CPU the total rounding error of the pass is bounded along with it (see ``rounding``) and
+subtracted: the bound then holds in exact arithmetic.  Convolutions stay convolutions; nothing is made dense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from verifier.bounds.interval import input_bounds, step
+from verifier.bounds.level import Bounds, Level
+from verifier.bounds.relaxation import Relaxation, triangle
+from verifier.bounds.rounding import MOVES, TINY, magnitude, sensitivity
+from verifier.deadline import Deadline
+from verifier.model.network import Network
+from verifier.model.operators import Input, Relu
+
+CHUNK_BYTES = 2**27
+"""Memory for one tensor of backward coefficients; rows are taken in chunks that fit."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBound:
+    """For every x in its box:  value >= coefficients . x + constants - error.
+
+    coefficients: [B, R, n_inputs]; constants, error: [B, R].
+    """
+
+    coefficients: Tensor
+    constants: Tensor
+    error: Tensor
+
+    def over_box(self, lower: Tensor, upper: Tensor) -> Tensor:
+        """The least value over boxes lower, upper: [B, n_inputs]; [B, R]."""
+        lowest = (self.coefficients.clamp(min=0) @ lower.unsqueeze(2)).squeeze(2)
+        lowest = lowest + (self.coefficients.clamp(max=0) @ upper.unsqueeze(2)).squeeze(2)
+        # The factor covers the rounding of the error's own evaluation.
+        total = lowest + self.constants - 1.001 * self.error
+        return torch.nan_to_num(total, nan=-torch.inf, neginf=-torch.inf, posinf=-torch.inf)
+
+
+@dataclass(frozen=True, eq=False)
+class Relaxed:
+    """A network with all that one backward pass needs, for a batch of boxes.
+
+    bounds: per node, [B, *shape], filled at least up to the node that passes start from.
+    relaxations: per ReLU node.  sensitivities: rho per node (None: exact), empty when nothing is rounded outward.
+    """
+
+    network: Network
+    bounds: Sequence[Bounds]
+    relaxations: Mapping[int, Relaxation]
+    sensitivities: Mapping[int, Tensor | None]
+
+
+def relax(network: Network, bounds: Sequence[Bounds], slopes: Mapping[int, Tensor] | None = None) -> Relaxed:
+    """Relaxations and sensitivities of a whole network from bounds on all its nodes.
+
+    slopes: lower slopes per ReLU node, broadcastable to [B, R, *shape]; the adaptive ones where missing.
+    """
+    slopes = slopes or {}
+    relaxations = {k: triangle(bounds[network.nodes[k].inputs[0]], slopes.get(k)) for k in network.relus}
+    rigorous = bounds[0].level is Level.RIGOROUS
+    sensitivities = {k: sensitivity(network, k, tuple(bounds)) for k in range(len(network.nodes)) if rigorous}
+    return Relaxed(network, bounds, relaxations, sensitivities)
+
+
+def backward(relaxed: Relaxed, start: int, rows: Tensor, input_rows: Tensor | None = None) -> LinearBound:
+    """Lower bounds of ``rows . value(start) + input_rows . x`` as linear functions of the input.
+
+    rows: [B or 1, R, *shape of start]; input_rows: [B or 1, R, n_inputs].
+    """
+    network, rigorous = relaxed.network, bool(relaxed.sensitivities)
+    pending: dict[int, Tensor] = {start: rows}
+    constants = torch.zeros(1, 1, dtype=rows.dtype, device=rows.device)
+    error = constants + TINY
+
+    def arrive(index: int, part: Tensor) -> None:
+        nonlocal error
+        if index in pending:
+            if rigorous:
+                size = magnitude(relaxed.bounds[index])
+                error = error + 2.0**-51 * _inner(pending[index].abs() + part.abs(), size) + TINY
+            part = pending[index] + part
+        pending[index] = part
+
+    for index in range(start, 0, -1):
+        coefficients = pending.pop(index, None)
+        if coefficients is None:
+            continue
+        node = network.nodes[index]
+        rho = relaxed.sensitivities.get(index)
+        if rho is not None:
+            error = error + _inner(coefficients.abs(), rho)
+        if isinstance(node.operator, Relu):
+            line = relaxed.relaxations[index]
+            negative = coefficients.clamp(max=0)
+            constants = constants + (negative * line.upper_intercept).flatten(2).sum(2)
+            positive = coefficients.clamp(min=0)
+            arrive(node.inputs[0], positive * line.lower_slope + negative * line.upper_slope)
+            continue
+        assert not isinstance(node.operator, Input)
+        offset = node.operator.offset(node.shape)
+        if offset is not None:
+            constants = constants + _inner(coefficients, offset.unsqueeze(0))
+        parts = node.operator.adjoint(coefficients, network.input_shapes(index))
+        for source, part in zip(node.inputs, parts, strict=True):
+            arrive(source, part)
+
+    shape = (1, rows.shape[1], *network.input_shape)
+    if input_rows is not None:
+        arrive(0, input_rows.reshape(*input_rows.shape[:2], *network.input_shape))
+    coefficients = pending.pop(0, torch.zeros(shape, dtype=rows.dtype, device=rows.device))
+    rho = relaxed.sensitivities.get(0)
+    if rho is not None:
+        error = error + _inner(coefficients.abs(), rho)
+    return LinearBound(coefficients.flatten(2), constants, error)
+
+
+def _inner(coefficients: Tensor, vector: Tensor) -> Tensor:
+    """Inner products of [B or 1, R, *shape] with [B or 1, *shape]: [B, R]."""
+    return (coefficients.flatten(2) @ vector.flatten(1).unsqueeze(2)).squeeze(2)
+
+
+def intermediate_bounds(
+    network: Network,
+    lower: Tensor,
+    upper: Tensor,
+    deadline: Deadline | None = None,
+) -> tuple[Bounds, ...]:
+    """Bounds on every node over boxes: intervals, and CROWN where a ReLU is still undecided.
+
+    lower, upper: [B, n_inputs].  Returns one ``Bounds`` per node, [B, *shape].  When the deadline passes, the
+    remaining nodes keep their interval bounds, which are as sound and only looser.
+    """
+    deadline = deadline or Deadline.never()
+    rigorous = input_bounds(network, lower, upper).level is Level.RIGOROUS
+    preactivations = {network.nodes[k].inputs[0] for k in network.relus}
+    found: list[Bounds] = []
+    relaxations: dict[int, Relaxation] = {}
+    sensitivities: dict[int, Tensor | None] = {}
+    depth = _affine_depth(network)
+    for index, node in enumerate(network.nodes):
+        found.append(step(network, index, found) if index else input_bounds(network, lower, upper))
+        if rigorous:
+            sensitivities[index] = sensitivity(network, index, found)
+        if isinstance(node.operator, Relu):
+            relaxations[index] = triangle(found[node.inputs[0]])
+        # Through one affine operator the interval is already exact.
+        if index in preactivations and depth[index] > 1 and not deadline.expired:
+            relaxed = Relaxed(network, found, relaxations, sensitivities)
+            found[index] = _tighten(relaxed, index, lower, upper, deadline)
+    return tuple(found)
+
+
+def _affine_depth(network: Network) -> list[int]:
+    """Rounds of interval arithmetic that lose precision before each node: affine operators passed, and ReLUs."""
+    depth = [0]
+    for node in network.nodes[1:]:
+        loses = 0 if isinstance(node.operator, MOVES) else 1
+        depth.append(max(depth[source] for source in node.inputs) + loses)
+    return depth
+
+
+def _tighten(relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, deadline: Deadline) -> Bounds:
+    """CROWN bounds of the undecided entries of one node, intersected with what was known."""
+    known = relaxed.bounds[index]
+    low, high = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
+    open_ = torch.nonzero(known.unstable.flatten(1).any(0)).squeeze(1)
+    shape = relaxed.network.nodes[index].shape
+    largest = max(node.size for node in relaxed.network.nodes[: index + 1])
+    chunk = max(1, int(CHUNK_BYTES / (16 * largest * lower.shape[0])))
+    for part in open_.split(chunk):
+        if deadline.expired:
+            break
+        rows = torch.zeros(2, len(part), low.shape[1], dtype=low.dtype, device=low.device)
+        places = torch.arange(len(part), device=low.device)
+        rows[0, places, part], rows[1, places, part] = 1.0, -1.0
+        bound = backward(relaxed, index, rows.reshape(1, 2 * len(part), *shape)).over_box(lower, upper)
+        low[:, part] = torch.maximum(low[:, part], bound[:, : len(part)])
+        high[:, part] = torch.minimum(high[:, part], -bound[:, len(part) :])
+    return Bounds(low.reshape(known.lower.shape), high.reshape(known.upper.shape), known.level)

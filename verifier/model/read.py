@@ -1,0 +1,56 @@
+"""Load a model: bytes, checks, lowering, simplification, and the comparison with onnxruntime.
+
+torch, onnx and onnxruntime take seconds to import, so they are imported by ``load`` and only once the file has
+been read; importing this module costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from verifier.errors import ModelError
+from verifier.model.files import DEFAULT_LIMIT, expand, read_file
+
+if TYPE_CHECKING:
+    from verifier.model.network import Network
+    from verifier.model.replay import OnnxReplay
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network that has been compared with onnxruntime, and the means to run the original.
+
+    sha256: of the file as it is on disk; with external data, of the file followed by the data files in the
+    order of their names.
+    """
+
+    network: Network
+    replay: OnnxReplay
+    path: Path
+    sha256: str
+
+
+def load(path: str | Path, limit: int = DEFAULT_LIMIT) -> Model:
+    """Read a plain or gzip-compressed ONNX file.
+
+    limit: how many bytes a compressed file may expand to.  Raises ModelError, one sentence that begins with
+    the path, for everything that can be wrong with the file.
+    """
+    path = Path(path)
+    data = read_file(path)
+    digest = hashlib.sha256(data)
+    data = expand(data, path, limit)
+    from verifier.model.parse import parse
+
+    try:
+        parsed = parse(data, path)
+        for file in parsed.external_files:
+            digest.update(file.read_bytes())
+        return Model(*parsed.accept(), path, digest.hexdigest())
+    except ModelError as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ModelError(f"{path}: {error}") from None

@@ -1,0 +1,203 @@
+"""Clauses to arrays: the last step from a formula to a ``Spec``.
+
+Boxes are closed and rounded outward; what that loses (strictness, a last bit) is kept in rows, so a point of
+float64 numbers satisfies the disjunct exactly when it satisfies the formula.  The one exception is a row over
+several variables whose gathered coefficients fit float64 under no common factor: its entries are the nearest.
+
+Equal things are shared between disjuncts (boxes, input coefficients, the zero view that stands for "no row
+mentions an input"): a robustness property over 12,288 inputs and 200 classes is one box and 200 short rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.errors import SpecError
+from verifier.vnnlib.distribute import Clause, TooManyDisjuncts, distribute
+from verifier.vnnlib.formula import Bound, Conjunction, Formula, Row, Terms
+from verifier.vnnlib.lexer import Words
+from verifier.vnnlib.limits import ReadLimits
+from verifier.vnnlib.rational import exact_multiple, round_down, round_up
+from verifier.vnnlib.spec import Array, Disjunct, LinearConstraints, Spec
+
+_Box = tuple[Array, Array]
+
+
+def normal_form(formula: Formula, words: Words, limits: ReadLimits) -> Spec:
+    """Raises SpecError for inputs without bounds and for formulas too large."""
+    path = words.path or None
+    try:
+        clauses = distribute(formula.conjunctions, limits)
+    except TooManyDisjuncts:
+        sentence = (
+            f"the property has more than {limits.disjuncts} disjuncts when 'or' is distributed over 'and'; "
+            "split it into several files, or raise the limit"
+        )
+        raise SpecError(sentence, path) from None
+    cells = _Cells(limits.cells, path)
+    boxes = _Boxes(formula, words, cells)
+    tables = _Tables(formula.n_inputs, formula.n_outputs, cells)
+    disjuncts = []
+    for clause in clauses:
+        rows = [*_bound_rows(clause), *(row for part in clause for row in part.rows)]
+        lower, upper = boxes.of(clause, len(disjuncts), len(clauses))
+        disjuncts.append(Disjunct(lower, upper, tables.of(rows)))
+    return Spec(formula.n_inputs, formula.n_outputs, tuple(disjuncts), words.path)
+
+
+class _Cells:
+    """Counts float64 numbers against the limit."""
+
+    def __init__(self, limit: int, path: str | None) -> None:
+        self._limit = self._left = limit
+        self._path = path
+
+    def take(self, count: int) -> None:
+        """Raises SpecError when the limit is passed."""
+        self._left -= count
+        if self._left < 0:
+            sentence = (
+                f"the normal form of this property takes more than {self._limit * 8 / 2**20:.0f} MiB; split it "
+                "into several files, write <= in place of < on inputs, or raise the limit"
+            )
+            raise SpecError(sentence, self._path)
+
+
+class _Boxes:
+    """The boxes of clauses, equal ones made once."""
+
+    def __init__(self, formula: Formula, words: Words, cells: _Cells) -> None:
+        self._formula, self._words, self._cells = formula, words, cells
+        self._by_parts: dict[tuple[int, ...], _Box] = {}
+        self._by_content: dict[tuple[bytes, bytes] | int, _Box] = {}
+        self._sides: dict[int, list[tuple[NDArray[np.int64], Array]]] = {}
+
+    def of(self, clause: Clause, position: int, n_clauses: int) -> _Box:
+        """The box of a clause.  Raises SpecError where an input has no bound."""
+        parts = [part for part in clause if part.bounded]
+        key = tuple(id(part) for part in parts)
+        box = self._by_parts.get(key)
+        if box is None:
+            box = self._shared(self._intersection(parts))
+            self._check_bounded(box, position, n_clauses)
+            self._by_parts[key] = box
+        return box
+
+    def _intersection(self, parts: Sequence[Conjunction]) -> _Box:
+        lower = np.full(self._formula.n_inputs, -np.inf)
+        upper = np.full(self._formula.n_inputs, np.inf)
+        for part in parts:
+            sides = self._sides.get(id(part))
+            if sides is None:
+                sides = [_side(part.lower, False, part.rounded), _side(part.upper, True, part.rounded)]
+                self._sides[id(part)] = sides
+            (low_at, low), (high_at, high) = sides
+            lower[low_at] = np.maximum(lower[low_at], low)
+            upper[high_at] = np.minimum(upper[high_at], high)
+        return lower, upper
+
+    def _shared(self, box: _Box) -> _Box:
+        """The equal box made before, or this one."""
+        key = hash((box[0].tobytes(), box[1].tobytes()))
+        found = self._by_content.get(key)
+        if found is not None and np.array_equal(found[0], box[0]) and np.array_equal(found[1], box[1]):
+            return found
+        self._cells.take(2 * self._formula.n_inputs)
+        self._by_content[key] = box
+        return box
+
+    def _check_bounded(self, box: _Box, position: int, n_clauses: int) -> None:
+        for side, values, comparison in (("lower", box[0], ">="), ("upper", box[1], "<=")):
+            missing = np.flatnonzero(np.isinf(values))
+            if not len(missing):
+                continue
+            name = f"X_{missing[0]}"
+            others = f" (nor have {len(missing) - 1} other inputs)" if len(missing) > 1 else ""
+            where = f" in disjunct {position + 1} of {n_clauses}" if n_clauses > 1 else ""
+            sentence = (
+                f"{name} has no {side} bound{others}{where}; add (assert ({comparison} {name} <number>))"
+            )
+            raise self._words.error(sentence, self._formula.declared[missing[0]])
+
+
+def _side(bounds: Mapping[int, Bound], is_upper: bool, rounded: bool) -> tuple[NDArray[np.int64], Array]:
+    """Inputs and float64 bounds, rounded outward, of one side of a conjunction."""
+    at = np.fromiter(bounds.keys(), np.int64, len(bounds))
+    values = list(bounds.values())
+    if rounded:
+        outward = round_up if is_upper else round_down
+        values = [outward(value) if isinstance(value, Fraction) else value for value in values]
+    return at, np.array(values, np.float64) + 0.0  # + 0.0: minus zero would hide that boxes are equal
+
+
+def _bound_rows(clause: Clause) -> Iterator[Row]:
+    """Rows for the bounds that decide the box but say more than it: strict ones, and rounded ones."""
+    if not any(part.has_extra_rows for part in clause):
+        return
+    for is_upper in (False, True):
+        strict, rounded = set(), set()
+        for part in clause:
+            strict.update(part.below if is_upper else part.above)
+            if part.rounded:
+                bounds = part.upper if is_upper else part.lower
+                rounded.update(index for index, value in bounds.items() if isinstance(value, Fraction))
+        for index in sorted(strict | rounded):
+            tightest = _tightest([part.upper if is_upper else part.lower for part in clause], index, is_upper)
+            open_ends = [part.below if is_upper else part.above for part in clause]
+            is_strict = any(ends.get(index) == tightest for ends in open_ends)
+            if is_strict or isinstance(tightest, Fraction):
+                yield _bound_row(index, Fraction(tightest), is_upper, is_strict)
+
+
+def _tightest(bounds: Sequence[Mapping[int, Bound]], index: int, is_upper: bool) -> Bound:
+    values = [of_part[index] for of_part in bounds if index in of_part]
+    return min(values) if is_upper else max(values)
+
+
+def _bound_row(index: int, value: Fraction, is_upper: bool, strict: bool) -> Row:
+    """``X_index <= value`` (``>=``; strict or not) as a row that float64 points satisfy exactly when they should.
+
+    Where no multiple of the bound fits float64, the next float64 inside serves, and it is not strict: no
+    float64 lies between the two.
+    """
+    sign = 1 if is_upper else -1
+    exact = exact_multiple([Fraction(sign), sign * value])
+    if exact is not None:
+        return Row(((index, exact[0]),), (), exact[1], strict)
+    return Row(((index, float(sign)),), (), round_down(sign * value), False)
+
+
+class _Tables:
+    """Rows to matrices; the input part is shared where it is equal."""
+
+    def __init__(self, n_inputs: int, n_outputs: int, cells: _Cells) -> None:
+        self._n_inputs, self._n_outputs, self._cells = n_inputs, n_outputs, cells
+        self._inputs: dict[tuple[Terms, ...], Array] = {}
+
+    def of(self, rows: Sequence[Row]) -> LinearConstraints:
+        self._cells.take(len(rows) * (self._n_outputs + 2))
+        outputs = np.zeros((len(rows), self._n_outputs))
+        for i, row in enumerate(rows):
+            for index, coefficient in row.outputs:
+                outputs[i, index] = coefficient
+        bounds = np.array([row.bound for row in rows], np.float64)
+        strict = np.array([row.strict for row in rows], np.bool_)
+        return LinearConstraints(self._input_part(rows), outputs, bounds, strict)
+
+    def _input_part(self, rows: Sequence[Row]) -> Array:
+        if not any(row.inputs for row in rows):
+            return np.broadcast_to(0.0, (len(rows), self._n_inputs))
+        key = tuple(row.inputs for row in rows)
+        inputs = self._inputs.get(key)
+        if inputs is None:
+            self._cells.take(len(rows) * self._n_inputs)
+            inputs = np.zeros((len(rows), self._n_inputs))
+            for i, terms in enumerate(key):
+                for index, coefficient in terms:
+                    inputs[i, index] = coefficient
+            self._inputs[key] = inputs
+        return inputs
