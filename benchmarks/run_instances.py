@@ -5,15 +5,15 @@
 INSTANCES.csv has rows ``onnx,vnnlib,seconds`` with paths relative to itself; a file may also lie there with
 ``.gz`` appended.  Every instance is a run of the ``verify`` command in a process of its own, start-up
 included in the seconds; with one thread it is pinned to the first core.  Each appends its row to FILE at
-once, so a run that was stopped goes on where it was.  ``--one-process`` runs the command in this process
-instead: start-up is paid once, but nothing ends an instance that ignores its limit.
+once, so a run that was stopped goes on where it was.  ``--one-process`` calls ``verifier.verify`` in this
+process instead: start-up is paid once, but nothing ends an instance that ignores its limit.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -68,68 +68,55 @@ def located(folder: Path, name: str) -> str:
     return str(zipped if zipped.exists() else folder / name)
 
 
-def in_subprocess(arguments: list[str], timeout: float, threads: int) -> str:
-    """Run ``verify`` in a process of its own; its last words on stderr.
-
-    Raises TimeoutExpired when it had to be killed.
-    """
+def in_subprocess(model: str, spec: str, timeout: float, threads: int) -> dict[str, Any]:
+    """What ``verify --json`` writes, from a process of its own; only a message where it wrote nothing."""
     pin = ["taskset", "-c", "0"] if threads == 1 and shutil.which("taskset") else []
+    verify = [sys.executable, "-m", "verifier.cli", model, spec]
     limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
-    command = [*pin, sys.executable, "-m", "verifier.cli", *arguments]
-    with Popen(
-        command,
-        env=os.environ | limits,
-        start_new_session=True,
-        text=True,
-        stdin=DEVNULL,
-        stdout=DEVNULL,
-        stderr=PIPE,
-    ) as process:
-        try:
-            _, errors = process.communicate(timeout=timeout + GRACE)
-        except BaseException:
-            # Ctrl-C included: the whole session ends, for the run may have workers of its own.
-            os.killpg(process.pid, signal.SIGKILL)
-            raise
-    return last_line(errors) or f"exit code {process.returncode}"
+    with tempfile.TemporaryDirectory() as scratch:
+        answer = Path(scratch, "result.json")
+        options = ["--timeout", f"{timeout:g}", "--threads", str(threads), "--json", str(answer)]
+        with Popen(
+            [*pin, *verify, *options],
+            env=os.environ | limits,
+            start_new_session=True,
+            text=True,
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+        ) as process:
+            try:
+                _, errors = process.communicate(timeout=timeout + GRACE)
+            except BaseException as end:  # Ctrl-C too
+                # The whole session: the run may have workers of its own.
+                os.killpg(process.pid, signal.SIGKILL)
+                if isinstance(end, TimeoutExpired):
+                    return {"message": f"killed {GRACE:.0f} s past the limit"}
+                raise
+        if answer.exists():
+            return json.loads(answer.read_text(encoding="utf-8"))
+    return {"message": errors.strip().rpartition("\n")[2] or f"exit code {process.returncode}"}
 
 
-def in_this_process(arguments: list[str], timeout: float, threads: int) -> str:
-    """Run ``verify`` here; its last words on stderr."""
-    from verifier.cli import app
+def in_this_process(model: str, spec: str, timeout: float, threads: int) -> dict[str, Any]:
+    """The same from a call; only a message where it failed: one instance must not end the batch."""
+    from verifier import Options, verify
 
-    errors = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        try:
-            app(arguments)
-        except SystemExit as ended:
-            return last_line(errors.getvalue()) or f"exit code {ended.code}"
-        except Exception as defect:  # One instance must not end the batch.
-            return f"{type(defect).__name__}: {defect}"
-    return last_line(errors.getvalue())
-
-
-def last_line(text: str) -> str:
-    return "".join(text.strip().splitlines()[-1:])
+    try:
+        result = verify(model, spec, timeout, Options(threads=threads))
+    except Exception as error:
+        return {"message": f"{type(error).__name__}: {error}"}
+    evidence = dataclasses.asdict(result.evidence) if result.evidence else None
+    return {"verdict": str(result.verdict), "message": result.message, "evidence": evidence}
 
 
 def run_one(folder: Path, instance: Instance, options: argparse.Namespace) -> dict[str, str]:
     """The row of one instance."""
-    start = in_this_process if options.one_process else in_subprocess
-    with tempfile.TemporaryDirectory() as scratch:
-        answer = Path(scratch, "result.json")
-        paths = [located(folder, instance.onnx), located(folder, instance.vnnlib)]
-        command = [*paths, "--timeout", f"{options.timeout:g}", "--json", str(answer)]
-        began = time.monotonic()
-        try:
-            found: dict[str, Any] = {"message": start(command, options.timeout, options.threads)}
-            if answer.exists():
-                found = json.loads(answer.read_text(encoding="utf-8"))
-        except TimeoutExpired:
-            found = {"message": f"killed {GRACE:.0f} s past the limit"}
-        except json.JSONDecodeError:
-            found = {"message": "ended in the middle of writing its result"}
-        seconds = time.monotonic() - began
+    run = in_this_process if options.one_process else in_subprocess
+    began = time.monotonic()
+    paths = located(folder, instance.onnx), located(folder, instance.vnnlib)
+    found = run(*paths, options.timeout, options.threads)
+    seconds = time.monotonic() - began
     evidence = found.get("evidence") or {}
     return {
         **instance._asdict(),

@@ -1,13 +1,13 @@
 """The result files of the verification competition, and the counterexamples in them.
 
-The first line is the verdict: sat, unsat, timeout, unknown or error.  Behind ``sat`` stands the counterexample:
+The first line is the verdict: sat, unsat, timeout, unknown or error.  Behind ``sat`` stands a counterexample:
 
     ((X_0 0.25)
      (X_1 1.0)
      (Y_0 -3.5))
 
-all inputs in C order, then all outputs.  Numbers are the shortest decimals that read back as the same float64,
-and so as the same float32 where they are float32 values.
+all inputs in C order, then all outputs.  Numbers are the shortest decimals that read back as the same
+float64, and so as the same float32 where they are float32 values.
 """
 
 from __future__ import annotations

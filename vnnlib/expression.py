@@ -1,9 +1,9 @@
 """Linear arithmetic: words to exact linear expressions.
 
-n-ary ``+``, ``-`` and ``*``, unary ``-``, division by constants, nested to any depth.  There is no recursion:
-open operators wait on a stack.  Operands of ``+`` and ``-`` are added straight into one accumulator with the
-factor that the operators around them amount to, so a sum costs its length however it is nested; only ``*`` and
-``/`` collect operands of their own.
+n-ary ``+``, ``-`` and ``*``, unary ``-``, division by constants, nested to any depth.  There is no
+recursion: open operators wait on a stack.  Operands of ``+`` and ``-`` are added straight into one
+accumulator with the factor that the operators around them amount to, so a sum costs its length however it is
+nested; only ``*`` and ``/`` collect operands of their own.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ inward.  So conjunctions and choices alternate, and a flat file of bounds is one
 
 A conjunction keeps what it says about single inputs apart, as two dictionaries of closed bounds: they become
 the box.  A bound is a float where float64 holds it exactly and a Fraction otherwise; Python compares the two
-exactly, so contradictions are found exactly.  Strict bounds appear in the closed dictionaries too, and again in
-``above`` and ``below``, which stay empty in nearly all files.
+exactly, so contradictions are found exactly.  Strict bounds appear in the closed dictionaries too, and again
+in ``above`` and ``below``, which stay empty in nearly all files.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class Conjunction:
         return bool(self.lower or self.upper)
 
     @property
-    def has_extra_rows(self) -> bool:
+    def has_extra(self) -> bool:
         """Whether some of its bounds say more than a closed float64 box can."""
         return bool(self.above or self.below or self.rounded)
 
@@ -175,8 +175,8 @@ def _merged(first: dict[int, Bound], second: dict[int, Bound], is_upper: bool) -
 def _cross(one: Conjunction, two: Conjunction) -> bool:
     """Whether a lower bound of ``one`` lies beyond an upper bound of ``two``.
 
-    An interval is empty exactly when one of its lower bounds lies beyond one of its upper bounds, so looking at
-    pairs of conjunctions is enough however many there are.
+    An interval is empty exactly when one of its lower bounds lies beyond one of its upper bounds, so looking
+    at pairs of conjunctions is enough however many there are.
     """
     return (
         _beyond(one.lower, two.upper, False)

@@ -1,8 +1,9 @@
 """Clauses to arrays: the last step from a formula to a ``Spec``.
 
-Boxes are closed and rounded outward; what that loses (strictness, a last bit) is kept in rows, so a point of
-float64 numbers satisfies the disjunct exactly when it satisfies the formula.  The one exception is a row over
-several variables whose gathered coefficients fit float64 under no common factor: its entries are the nearest.
+Boxes are closed and rounded outward; what that loses (strictness, a last bit) is kept in the bounds for
+points, so a point of float64 numbers satisfies the disjunct exactly when it satisfies the formula.  The one
+exception is a row whose gathered coefficients fit float64 under no common factor: its entries are the nearest.
+(Rows could say the same as bounds for points, but a matrix of rows over 12,288 inputs takes 1.2 GB.)
 
 Equal things are shared between disjuncts (boxes, input coefficients, the zero view that stands for "no row
 mentions an input"): a robustness property over 12,288 inputs and 200 classes is one box and 200 short rows.
@@ -10,8 +11,9 @@ mentions an input"): a robustness property over 12,288 inputs and 200 classes is
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +23,17 @@ from verifier.vnnlib.distribute import Clause, TooManyDisjuncts, distribute
 from verifier.vnnlib.formula import Bound, Conjunction, Formula, Row, Terms
 from verifier.vnnlib.lexer import Words
 from verifier.vnnlib.limits import ReadLimits
-from verifier.vnnlib.rational import exact_multiple, round_down, round_up
+from verifier.vnnlib.rational import round_down, round_up
 from verifier.vnnlib.spec import Array, Disjunct, LinearConstraints, Spec
 
-_Box = tuple[Array, Array]
+
+class _Box(NamedTuple):
+    """The part of a disjunct that bounds make, named as there."""
+
+    lower: Array
+    upper: Array
+    point_lower: Array | None = None
+    point_upper: Array | None = None
 
 
 def normal_form(formula: Formula, words: Words, limits: ReadLimits) -> Spec:
@@ -41,11 +50,11 @@ def normal_form(formula: Formula, words: Words, limits: ReadLimits) -> Spec:
     cells = _Cells(limits.cells, path)
     boxes = _Boxes(formula, words, cells)
     tables = _Tables(formula.n_inputs, formula.n_outputs, cells)
-    disjuncts = []
+    disjuncts: list[Disjunct] = []
     for clause in clauses:
-        rows = [*_bound_rows(clause), *(row for part in clause for row in part.rows)]
-        lower, upper = boxes.of(clause, len(disjuncts), len(clauses))
-        disjuncts.append(Disjunct(lower, upper, tables.of(rows)))
+        box = boxes.of(clause, len(disjuncts), len(clauses))
+        rows = [row for part in clause for row in part.rows]
+        disjuncts.append(Disjunct(box.lower, box.upper, tables.of(rows), box.point_lower, box.point_upper))
     return Spec(formula.n_inputs, formula.n_outputs, tuple(disjuncts), words.path)
 
 
@@ -61,8 +70,8 @@ class _Cells:
         self._left -= count
         if self._left < 0:
             sentence = (
-                f"the normal form of this property takes more than {self._limit * 8 / 2**20:.0f} MiB; split it "
-                "into several files, write <= in place of < on inputs, or raise the limit"
+                f"the normal form of this property takes more than {self._limit * 8 / 2**20:.0f} MiB; "
+                "split it into several files, or raise the limit"
             )
             raise SpecError(sentence, self._path)
 
@@ -73,7 +82,7 @@ class _Boxes:
     def __init__(self, formula: Formula, words: Words, cells: _Cells) -> None:
         self._formula, self._words, self._cells = formula, words, cells
         self._by_parts: dict[tuple[int, ...], _Box] = {}
-        self._by_content: dict[tuple[bytes, bytes] | int, _Box] = {}
+        self._by_content: dict[int, _Box] = {}
         self._sides: dict[int, list[tuple[NDArray[np.int64], Array]]] = {}
 
     def of(self, clause: Clause, position: int, n_clauses: int) -> _Box:
@@ -82,9 +91,14 @@ class _Boxes:
         key = tuple(id(part) for part in parts)
         box = self._by_parts.get(key)
         if box is None:
-            box = self._shared(self._intersection(parts))
+            box = self._intersection(parts)
             self._check_bounded(box, position, n_clauses)
-            self._by_parts[key] = box
+            if any(part.has_extra for part in parts):
+                box = box._replace(
+                    point_lower=_point_bounds(box.lower, [(part.lower, part.above) for part in parts], False),
+                    point_upper=_point_bounds(box.upper, [(part.upper, part.below) for part in parts], True),
+                )
+            box = self._by_parts[key] = self._shared(box)
         return box
 
     def _intersection(self, parts: Sequence[Conjunction]) -> _Box:
@@ -98,20 +112,20 @@ class _Boxes:
             (low_at, low), (high_at, high) = sides
             lower[low_at] = np.maximum(lower[low_at], low)
             upper[high_at] = np.minimum(upper[high_at], high)
-        return lower, upper
+        return _Box(lower, upper)
 
     def _shared(self, box: _Box) -> _Box:
         """The equal box made before, or this one."""
-        key = hash((box[0].tobytes(), box[1].tobytes()))
+        key = hash(tuple(None if side is None else side.tobytes() for side in box))
         found = self._by_content.get(key)
-        if found is not None and np.array_equal(found[0], box[0]) and np.array_equal(found[1], box[1]):
+        if found is not None and all(map(_equal, found, box)):
             return found
-        self._cells.take(2 * self._formula.n_inputs)
+        self._cells.take(sum(side.size for side in box if side is not None))
         self._by_content[key] = box
         return box
 
     def _check_bounded(self, box: _Box, position: int, n_clauses: int) -> None:
-        for side, values, comparison in (("lower", box[0], ">="), ("upper", box[1], "<=")):
+        for side, values, comparison in (("lower", box.lower, ">="), ("upper", box.upper, "<=")):
             missing = np.flatnonzero(np.isinf(values))
             if not len(missing):
                 continue
@@ -134,41 +148,33 @@ def _side(bounds: Mapping[int, Bound], is_upper: bool, rounded: bool) -> tuple[N
     return at, np.array(values, np.float64) + 0.0  # + 0.0: minus zero would hide that boxes are equal
 
 
-def _bound_rows(clause: Clause) -> Iterator[Row]:
-    """Rows for the bounds that decide the box but say more than it: strict ones, and rounded ones."""
-    if not any(part.has_extra_rows for part in clause):
-        return
-    for is_upper in (False, True):
-        strict, rounded = set(), set()
-        for part in clause:
-            strict.update(part.below if is_upper else part.above)
-            if part.rounded:
-                bounds = part.upper if is_upper else part.lower
-                rounded.update(index for index, value in bounds.items() if isinstance(value, Fraction))
-        for index in sorted(strict | rounded):
-            tightest = _tightest([part.upper if is_upper else part.lower for part in clause], index, is_upper)
-            open_ends = [part.below if is_upper else part.above for part in clause]
-            is_strict = any(ends.get(index) == tightest for ends in open_ends)
-            if is_strict or isinstance(tightest, Fraction):
-                yield _bound_row(index, Fraction(tightest), is_upper, is_strict)
+def _point_bounds(
+    closed: Array, parts: Sequence[tuple[Mapping[int, Bound], Mapping[int, Bound]]], is_upper: bool
+) -> Array | None:
+    """What float64 points have to keep on one side; None where that is what the box says.
 
-
-def _tightest(bounds: Sequence[Mapping[int, Bound]], index: int, is_upper: bool) -> Bound:
-    values = [of_part[index] for of_part in bounds if index in of_part]
-    return min(values) if is_upper else max(values)
-
-
-def _bound_row(index: int, value: Fraction, is_upper: bool, strict: bool) -> Row:
-    """``X_index <= value`` (``>=``; strict or not) as a row that float64 points satisfy exactly when they should.
-
-    Where no multiple of the bound fits float64, the next float64 inside serves, and it is not strict: no
-    float64 lies between the two.
+    closed: that side of the box.  parts: all bounds on that side, and the strict ones among them.
+    Inside a bound that is strict or no float64, the next float64 is the last that keeps it.
     """
-    sign = 1 if is_upper else -1
-    exact = exact_multiple([Fraction(sign), sign * value])
-    if exact is not None:
-        return Row(((index, exact[0]),), (), exact[1], strict)
-    return Row(((index, float(sign)),), (), round_down(sign * value), False)
+    points = closed.copy()
+    inward = -np.inf if is_upper else np.inf
+    candidates = {index for bounds, strict in parts for index in (*strict, *_fractions(bounds))}
+    for index in candidates:
+        values = [bounds[index] for bounds, _ in parts if index in bounds]
+        tightest = min(values) if is_upper else max(values)
+        if isinstance(tightest, Fraction):
+            points[index] = round_down(tightest) if is_upper else round_up(tightest)
+        elif any(strict.get(index) == tightest for _, strict in parts):
+            points[index] = np.nextafter(tightest, inward)
+    return None if np.array_equal(points, closed) else points
+
+
+def _fractions(bounds: Mapping[int, Bound]) -> list[int]:
+    return [index for index, value in bounds.items() if isinstance(value, Fraction)]
+
+
+def _equal(one: Array | None, two: Array | None) -> bool:
+    return one is two or (one is not None and two is not None and np.array_equal(one, two))
 
 
 class _Tables:

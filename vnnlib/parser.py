@@ -10,6 +10,7 @@ and puts the bound into its dictionary.  Everything else goes through exact arit
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from verifier.errors import SpecError
@@ -18,7 +19,7 @@ from verifier.vnnlib.formula import Choice, Conjunction, Formula, Linear, Row
 from verifier.vnnlib.lexer import END, Words
 
 _COMPARISONS = frozenset(("<=", ">=", "<", ">", "="))
-_CONNECTIVES = frozenset(("and", "or", "=>"))
+_CONNECTIVES = frozenset(("and", "or", "=>", "not"))
 _IGNORED = frozenset(("check-sat", "get-model", "set-logic", "set-info", "set-option", "exit"))
 _NOWHERE = -1
 
@@ -101,6 +102,10 @@ class _Parser:
             raise words.expected("')'", i + 1)
         return i + 2
 
+    def _part(self, target: Conjunction | Choice) -> Conjunction:
+        """Where something joins ``target``: a conjunction itself, a new option of a choice."""
+        return target if isinstance(target, Conjunction) else self._option(target)
+
     def _option(self, choice: Choice) -> Conjunction:
         """A new option of ``choice``."""
         option = Conjunction()
@@ -137,7 +142,7 @@ class _Parser:
                     if index is not None and texts[i + 4] == ")" and not negated:
                         value = literal(texts[i + 3])
                         if value is not None and (head == "<=" or head == ">="):
-                            conjunction = target if type(target) is Conjunction else self._option(target)
+                            conjunction = self._part(target)
                             if head == "<=":
                                 if value < conjunction.upper.get(index, math.inf):
                                     conjunction.upper[index] = value
@@ -150,24 +155,7 @@ class _Parser:
                     i = self._comparison(i, target, negated)
                 elif head in _CONNECTIVES:
                     opened.append((target, negated, last))
-                    if (head == "and") != negated:
-                        target = self._option(target) if isinstance(target, Choice) else target
-                    else:
-                        target = target if isinstance(target, Choice) else self._choice(target)
-                    if texts[i + 2] == ")":
-                        raise words.error(f"{head} needs an operand", i + 2)
-                    last = _NOWHERE
-                    if head == "=>":
-                        last = self._last_operand(i)
-                        negated = not negated
-                    i += 2
-                    continue
-                elif head == "not":
-                    opened.append((target, negated, last))
-                    if texts[i + 2] == ")" or texts[words.after(i + 2)] != ")":
-                        raise words.error("not takes exactly one operand", i + 1)
-                    last = _NOWHERE
-                    negated = not negated
+                    target, negated, last = self._inside(i, target, negated)
                     i += 2
                     continue
                 else:
@@ -176,7 +164,7 @@ class _Parser:
                 target, negated, last = opened.pop()
                 i += 1
             elif text == "true" or text == "false":
-                conjunction = self._option(target) if isinstance(target, Choice) else target
+                conjunction = self._part(target)
                 conjunction.impossible |= (text == "true") == negated
                 i += 1
             else:
@@ -186,6 +174,26 @@ class _Parser:
         if texts[i] != ")":
             raise words.expected("')' behind the one formula of assert", i)
         return i + 1
+
+    def _inside(
+        self, start: int, target: Conjunction | Choice, negated: bool
+    ) -> tuple[Conjunction | Choice, bool, int]:
+        """Where the operands of the connective at ``start`` go: target, negated, last operand of ``=>``."""
+        words, texts = self.words, self.words.texts
+        name = texts[start + 1]
+        if texts[start + 2] == ")":
+            raise words.error(f"{name} needs an operand", start + 2)
+        if name == "not":
+            if texts[words.after(start + 2)] not in (")", END):
+                raise words.error("not takes exactly one operand", start + 1)
+            return target, not negated, _NOWHERE
+        if (name == "and") != negated:
+            target = self._part(target)
+        elif isinstance(target, Conjunction):
+            target = self._choice(target)
+        if name == "=>":
+            return target, not negated, self._last_operand(start)
+        return target, negated, _NOWHERE
 
     def _last_operand(self, start: int) -> int:
         """The last operand of the ``=>`` whose parenthesis is at ``start``."""
@@ -222,7 +230,7 @@ class _Parser:
     ) -> None:
         """Adds that all the differences are <= 0 (< 0 where strict), or, negated, that one of them is not."""
         if not negated:
-            conjunction = self._option(target) if isinstance(target, Choice) else target
+            conjunction = self._part(target)
             for difference, strict in differences:
                 conjunction.require(difference, strict)
         elif len(differences) == 1 and isinstance(target, Conjunction):
@@ -236,8 +244,9 @@ class _Parser:
     def _simple_comparison(self, start: int, target: Conjunction | Choice, negated: bool) -> int | None:
         """Adds a comparison of an input or output with a number, or of two outputs; None for any other.
 
-        With the loop's own case these are nearly all there are, and need no exact arithmetic: whole files in
-        the style ``(< (- 1.5) X_0)``, or with thousands of disjuncts over outputs, read several times as fast.
+        With the loop's own case these are nearly all there are, and need no exact arithmetic: whole files
+        in the style ``(< (- 1.5) X_0)``, or with thousands of disjuncts over outputs, read several times as
+        fast.
         """
         texts = self.words.texts
         comparison = texts[start + 1]
@@ -249,7 +258,7 @@ class _Parser:
             return None
         if {left[0], right[0]} == {"X", "Y"}:
             return None
-        conjunction = self._option(target) if isinstance(target, Choice) else target
+        conjunction = self._part(target)
         strict = (len(comparison) == 1) != negated and comparison != "="
         if comparison != "=":
             directions: tuple[bool, ...] = ((comparison[0] == "<") != negated,)
@@ -297,7 +306,7 @@ def _output_row(left: _Operand, right: _Operand, is_less: bool, strict: bool) ->
 def _differences(comparison: str, operands: list[Linear]) -> list[tuple[Linear, bool]]:
     """What must be <= 0 (< 0 where True) for neighbouring operands to compare as they should."""
     differences = []
-    for left, right in zip(operands, operands[1:], strict=False):
+    for left, right in itertools.pairwise(operands):
         if comparison in ("<=", "<", "="):
             differences.append((left - right, comparison == "<"))
         if comparison in (">=", ">", "="):

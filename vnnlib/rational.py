@@ -1,9 +1,9 @@
 """From exact numbers back to float64: when that loses nothing, and in which direction it loses.
 
-Arithmetic inside a property (``(/ 1 3)``, ``(+ (* 3 X_0) 0.1)``) is carried out exactly on rationals, because
-a constraint that is off by one rounding error is another constraint.  Rows of the normal form are float64, and
-a row may be multiplied by any positive number, so most rows have an exact float64 form even where their first
-form has none: ``x <= 1/3`` is ``3 x <= 1``.
+Arithmetic inside a property (``(/ 1 3)``, ``(+ (* 3 X_0) 0.1)``) is carried out exactly on rationals,
+because a constraint that is off by one rounding error is another constraint.  Rows of the normal form are
+float64, and a row may be multiplied by any positive number, so most rows have an exact float64 form even
+where their first form has none: ``x <= 1/3`` is ``3 x <= 1``.
 """
 
 from __future__ import annotations
@@ -35,30 +35,23 @@ def round_up(value: Rational) -> float:
     return -round_down(-value)
 
 
-def exact_multiple(values: Sequence[Rational]) -> list[float] | None:
-    """A positive multiple of ``values`` that float64 contains, ``values`` themselves if possible, or None."""
-    for candidate in (values, _primitive(values)):
-        floats = [exact_float(value) for value in candidate]
-        if None not in floats:
-            return [value for value in floats if value is not None]
-    return None
-
-
 def nearest_multiple(values: Sequence[Rational]) -> list[float]:
-    """A positive multiple of ``values``: exact if there is one, else each entry is the nearest float64.
+    """A positive multiple of ``values`` that float64 contains, ``values`` themselves if possible.
 
+    Where there is none, the float64 numbers nearest to the entries.
     Raises OverflowError when the entries are too far apart in size for float64.
     """
-    exact = exact_multiple(values)
-    if exact is not None:
-        return exact
+    for candidate in (values, _primitive(values)):
+        exact = [number for value in candidate if (number := exact_float(value)) is not None]
+        if len(exact) == len(candidate):
+            return exact
     for candidate in (values, _scaled_to_one(values)):
         try:
-            floats = [float(value) for value in candidate]
+            nearest = [float(value) for value in candidate]
         except OverflowError:
             continue
-        if all(rounded or not value for rounded, value in zip(floats, candidate, strict=True)):
-            return floats
+        if all(rounded or not value for rounded, value in zip(nearest, candidate, strict=True)):
+            return nearest
     raise OverflowError("the numbers are too far apart in size for float64")
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from verifier.errors import SpecError
 from verifier.vnnlib.lexer import Words
@@ -62,7 +62,7 @@ def _contents(path: Path, limits: ReadLimits) -> bytes:
     return contents
 
 
-def _at_most(file: IO[bytes], limit: int) -> bytes:
+def _at_most(file: BufferedReader | gzip.GzipFile, limit: int) -> bytes:
     """The rest of the file if it is no longer than ``limit`` bytes, else its beginning, longer than that."""
     chunks, length = [], 0
     while length <= limit and (chunk := file.read(_CHUNK)):

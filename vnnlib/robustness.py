@@ -1,7 +1,7 @@
 """The commonest property: near this input, another class wins.
 
-The box contains the whole ball.  ``x - epsilon`` and ``x + epsilon`` are rounded outward where float64 does not
-hold them, by at most one unit in the last place, so that a proof for the box is a proof for the ball.
+The box contains the whole ball.  ``x - epsilon`` and ``x + epsilon`` are rounded outward where float64 does
+not hold them, by at most one unit in the last place, so that a proof for the box is a proof for the ball.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ def robustness(
     n_outputs: int,
     bounds: tuple[float | Array, float | Array] | None = (0.0, 1.0),
 ) -> Spec:
-    """Inputs within ``epsilon`` of ``x`` in every coordinate and within ``bounds``, where another class ties or wins.
+    """Inputs within ``epsilon`` of ``x`` and in ``bounds``, where another class ties or wins.
 
     x: any shape; taken in C order.  epsilon: a number, or one per input in the shape of ``x``.
-    label: the class that should win.  bounds: lowest and highest valid input, each a number or in the shape of
-    ``x``; None for no bounds.
+    label: the class that should win.  bounds: lowest and highest valid input, each a number or in the shape
+    of ``x``; None for no bounds.
     Returns n_outputs - 1 disjuncts ``Y_other >= Y_label`` that share one box.
     Raises OptionError for a label, radius, point or bounds that make no sense.
     """

@@ -7,6 +7,10 @@ output ``y`` when some disjunct holds, and a disjunct holds when
 
 row by row (``<`` where ``strict``).  Rows whose output part is zero are constraints on the input alone.
 Decimal literals are read as the nearest float64.
+
+A box is closed and its sides are float64, which not every bound in a property is: ``X_0 < 1``, ``3 X_0 <= 1``.
+Such a side is rounded outward, so that the box covers every real input the property means, and the bound that
+float64 points have to keep stands in ``point_lower`` and ``point_upper``: nothing is lost in either direction.
 """
 
 from __future__ import annotations
@@ -66,15 +70,26 @@ class LinearConstraints:
 
 @dataclass(frozen=True, eq=False)
 class Disjunct:
-    """One box with its constraints.  lower, upper: (n_inputs,), finite, lower <= upper."""
+    """One box with its constraints.
+
+    lower, upper: (n_inputs,), finite, lower <= upper.
+    point_lower, point_upper: (n_inputs,), within the box: what float64 points have to keep in addition, where
+    a bound was strict or no float64; None, as nearly always, where the box says it all.
+    """
 
     lower: Array
     upper: Array
     constraints: LinearConstraints
+    point_lower: Array | None = None
+    point_upper: Array | None = None
 
     def holds_exactly(self, x: Array, y: Array) -> bool:
         """Whether the disjunct holds at ``x``, ``y`` with zero tolerance."""
         inside = bool(np.all(self.lower <= x) and np.all(x <= self.upper))
+        if self.point_lower is not None:
+            inside &= bool(np.all(self.point_lower <= x))
+        if self.point_upper is not None:
+            inside &= bool(np.all(x <= self.point_upper))
         return inside and self.constraints.hold_exactly(x, y)
 
 

@@ -8,6 +8,7 @@ on one input move into the box.
 from __future__ import annotations
 
 import gzip
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,14 +64,31 @@ def _one_of(options: Iterator[str]) -> str:
 def _same_box(one: Disjunct, two: Disjunct) -> bool:
     return all(
         mine is theirs or np.array_equal(mine, theirs)
-        for mine, theirs in ((one.lower, two.lower), (one.upper, two.upper))
+        for mine, theirs in (
+            (one.lower, two.lower),
+            (one.upper, two.upper),
+            (one.point_lower, two.point_lower),
+            (one.point_upper, two.point_upper),
+        )
     )
 
 
 def _bounds(disjunct: Disjunct) -> Iterator[str]:
-    for i, (low, high) in enumerate(zip(disjunct.lower.tolist(), disjunct.upper.tolist(), strict=True)):
-        yield f"(>= X_{i} {low!r})"
-        yield f"(<= X_{i} {high!r})"
+    """The box; the bounds for points as strict ones, which they are where they were read from a file."""
+    lower, upper = disjunct.lower, disjunct.upper
+    point_lower = lower if disjunct.point_lower is None else disjunct.point_lower
+    point_upper = upper if disjunct.point_upper is None else disjunct.point_upper
+    lows = zip(lower.tolist(), point_lower.tolist(), strict=True)
+    highs = zip(upper.tolist(), point_upper.tolist(), strict=True)
+    for i, ((low, point_low), (high, point_high)) in enumerate(zip(lows, highs, strict=True)):
+        yield _bound(f"X_{i}", ">", low, point_low, math.nextafter(low, math.inf))
+        yield _bound(f"X_{i}", "<", high, point_high, math.nextafter(high, -math.inf))
+
+
+def _bound(name: str, comparison: str, closed: float, point: float, next_inside: float) -> str:
+    if point == next_inside:
+        return f"({comparison} {name} {closed!r})"
+    return f"({comparison}= {name} {point!r})"
 
 
 def _rows(disjunct: Disjunct) -> Iterator[str]:

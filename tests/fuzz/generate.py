@@ -19,7 +19,7 @@ from support.oracle import minimum_margin
 from verifier.model.network import Network
 from verifier.vnnlib.spec import Disjunct
 
-OFFSETS = (0.0, 1e-12, 1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.5)
+OFFSETS = (0.0, 1e-12, 1e-9, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0)
 """Distances of the smallest margin from zero, in units of the outputs' size."""
 
 
@@ -91,9 +91,7 @@ def with_parameters(
         if only not in (None, index):
             nodes.append(node)
             continue
-        values = {
-            field.name: getattr(node.operator, field.name) for field in dataclasses.fields(node.operator)
-        }
+        values = {field.name: getattr(node.operator, field.name) for field in dataclasses.fields(node.operator)}
         parts = {
             name: change(value)
             for name, value in values.items()

@@ -22,7 +22,7 @@ from verifier.query import Replay
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Verdict, Witness
 from verifier.vnnlib.spec import Disjunct
 
-TIE = 1e-5
+TIE = 2e-6
 """Relative to the sizes that are summed; above float32's 6e-8 times the few terms of a tiny network."""
 
 
@@ -108,24 +108,18 @@ def judge(case: Case, truths: list[Truth], answer: Answer, replay: Replay) -> Co
 def _witness(case: Case, truths: list[Truth], answer: Answer, replay: Replay) -> Complaint | None:
     witness = answer.witness
     if (witness is not None) != (answer.verdict is Verdict.SAT):
-        return Complaint(
-            "witness missing", f"{answer.verdict} {'without' if witness is None else 'with'} a witness"
-        )
+        return Complaint("witness missing", f"{answer.verdict} {'without' if witness is None else 'with'} a witness")
     if witness is None:
         return None
     if not np.array_equal(witness.x, witness.x.astype(case.network.input_dtype)):
         return Complaint("witness type", f"{witness.x.tolist()} is not {case.network.input_dtype}")
     y = replay.run(witness.x)
     if not np.array_equal(y, witness.y):
-        return Complaint(
-            "witness output", f"onnxruntime computes {y.tolist()}, the witness says {witness.y.tolist()}"
-        )
+        return Complaint("witness output", f"onnxruntime computes {y.tolist()}, the witness says {witness.y.tolist()}")
     if not 0 <= witness.disjunct < len(truths):
         return Complaint("witness disjunct", f"there is no disjunct {witness.disjunct}")
     if not case.spec.disjuncts[witness.disjunct].holds_exactly(witness.x, y):
-        return Complaint(
-            "witness false", f"disjunct {witness.disjunct} does not hold at {witness.x.tolist()}"
-        )
+        return Complaint("witness false", f"disjunct {witness.disjunct} does not hold at {witness.x.tolist()}")
     known = truths[witness.disjunct]
     if known.verdict is Verdict.UNSAT:
         # Confirmed by onnxruntime and impossible: then the network is not the model, or the oracle is wrong.
@@ -156,9 +150,7 @@ def _bounds(index: int, known: Truth, bounds: DisjunctBounds, disjunct: Disjunct
     if comparable and bounds.lower > float(known.margin) + known.tie:
         return Complaint("lower bound", f"disjunct {index}: {bounds.lower:.9g}, but it {_described(known)}")
     if bounds.upper < known.value - known.tie and not only_inputs:
-        return Complaint(
-            "upper bound", f"disjunct {index}: {bounds.upper:.9g} was seen, {known.value:.9g} is least"
-        )
+        return Complaint("upper bound", f"disjunct {index}: {bounds.upper:.9g} was seen, {known.value:.9g} is least")
     return None
 
 
@@ -180,9 +172,7 @@ def _undecided(case: Case, truths: list[Truth], answer: Answer) -> Complaint | N
     representable = all(_has_points(d, case.network.input_dtype) for d in case.spec.disjuncts)
     if verdicts == {Verdict.UNSAT} or not verdicts or (Verdict.SAT in verdicts and representable):
         values = [f"{known.value:.3g}" for known in truths]
-        return Complaint(
-            "undecided", f"{answer.verdict} although the smallest margins are {', '.join(values)}"
-        )
+        return Complaint("undecided", f"{answer.verdict} although the smallest margins are {', '.join(values)}")
     return None
 
 

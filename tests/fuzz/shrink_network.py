@@ -83,11 +83,7 @@ def fewer_outputs(case: Case) -> Iterator[Case]:
     """One output less where the last layer is Linear and no row asks for it."""
     nodes = _nodes(case.network)
     last, inputs = nodes[-1]
-    if (
-        not isinstance(last, Linear)
-        or case.network.n_outputs == 1
-        or len(last.weight) != case.network.n_outputs
-    ):
+    if not isinstance(last, Linear) or case.network.n_outputs == 1 or len(last.weight) != case.network.n_outputs:
         return
     for output in range(case.network.n_outputs):
         if any(np.any(d.constraints.outputs[:, output]) for d in case.spec.disjuncts):
@@ -145,9 +141,7 @@ def coarser_parameters(case: Case) -> Iterator[Case]:
     """All parameters at once, then one node's at a time, on a coarser grid."""
     for grid in GRIDS:
         for only in (None, *range(1, len(case.network.nodes))):
-            changed = with_parameters(
-                case.network, lambda value, grid=grid: (value / grid).round() * grid, only
-            )  # type: ignore[misc]
+            changed = with_parameters(case.network, lambda value, grid=grid: (value / grid).round() * grid, only)  # type: ignore[misc]
             if not _same_parameters(case.network, changed):
                 yield Case(changed, case.spec)
 

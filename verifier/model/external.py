@@ -32,9 +32,7 @@ def attach(model: ModelProto, path: Path) -> tuple[Path, ...]:
         except ValueError:
             offset = length = -1
         if offset < 0 or (length is not None and length < 0):
-            raise ModelError(
-                f"tensor {tensor.name!r} has external data with a bad offset or length; export it again"
-            )
+            raise ModelError(f"tensor {tensor.name!r} has external data with a bad offset or length; export it again")
         tensor.raw_data = read_slice(file, offset, length, path, tensor.name)
         tensor.data_location = TensorProto.DEFAULT
         del tensor.external_data[:]

@@ -7,8 +7,6 @@ a model file from elsewhere must not be able to read ``/etc/passwd`` into its we
 
 from __future__ import annotations
 
-import gzip
-import io
 import os
 import zlib
 from pathlib import Path
@@ -18,7 +16,7 @@ from verifier.errors import ModelError
 GZIP_MAGIC = b"\x1f\x8b"
 PICKLE_HINTS = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 DEFAULT_LIMIT = 4 * 2**30
-_CHUNK = 2**24
+_GZIP_FORMAT = 31  # zlib's code for: gzip header and trailer, checksum verified
 
 
 def read_file(path: Path) -> bytes:
@@ -47,24 +45,26 @@ def expand(data: bytes, path: Path, limit: int = DEFAULT_LIMIT) -> bytes:
         return data
     parts: list[bytes] = []
     size = 0
-    try:
-        # GzipFile, not zlib: it also reads files of several members and checks their checksums.
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
-            while part := stream.read(_CHUNK):
-                size += len(part)
-                if size > limit:
-                    raise ModelError(
-                        f"{path}: expands to more than {limit} bytes; expand it with gunzip and check what "
-                        "it is, or raise the limit"
-                    )
-                parts.append(part)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ModelError(
-            f"{path}: the gzip data is damaged or cut off ({error}); copy or download the file again"
-        ) from None
+    rest = data
+    while rest:  # a file may consist of several compressed members
+        stream = zlib.decompressobj(wbits=_GZIP_FORMAT)
+        try:
+            part = stream.decompress(rest, limit - size + 1)
+        except zlib.error as error:
+            raise ModelError(f"{path}: the gzip data is damaged ({error}); copy or download the file again") from None
+        size += len(part)
+        if size > limit:
+            raise ModelError(
+                f"{path}: expands to more than {limit} bytes; expand it with gunzip and check what it is, or "
+                "raise the limit"
+            )
+        if not stream.eof:
+            raise ModelError(f"{path}: the gzip data is cut off; copy or download the file again")
+        parts.append(part)
+        rest = stream.unused_data.lstrip(b"\0")  # some archivers pad with zeros
     if not size:
         raise ModelError(f"{path}: the compressed file is empty; export or download the model again")
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def external_file(location: str, folder: Path, path: Path, tensor: str) -> Path:
@@ -95,7 +95,7 @@ def read_slice(file: Path, offset: int, length: int | None, path: Path, tensor: 
         raise ModelError(f"{path}: the data of tensor {tensor!r} cannot be read from {file}: {error}") from None
     if length is not None and len(data) != length:
         raise ModelError(
-            f"{path}: the data of tensor {tensor!r} should be {length} bytes at {offset} of {file}, which has "
-            f"only {len(data)} there; copy or export the file again"
+            f"{path}: the data of tensor {tensor!r} should be {length} bytes at {offset} of {file}, which "
+            f"has only {len(data)} there; copy or export the file again"
         )
     return data

@@ -14,7 +14,7 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from verifier.errors import ModelError
-from verifier.model.diagnostics import describe, first_line, operator_name
+from verifier.model.diagnostics import first_line, node_name, operator_name
 from verifier.model.folding import AnyArray, evaluate
 from verifier.model.lowering import RULES
 from verifier.model.lowering.call import Builder, Call, Constant, UnsupportedError, Value, Variable, as_floats
@@ -27,10 +27,12 @@ RANDOM = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )
 HINTS = {
-    "Softmax": "remove it: it does not change the order of the outputs, and properties are stated about scores",
-    "LogSoftmax": "remove it: it does not change the order of the outputs",
+    "Softmax": "remove it from the end of the model: it keeps the order of the outputs",
+    "LogSoftmax": "remove it from the end of the model: it keeps the order of the outputs",
     "ArgMax": "remove it and state the property about the scores",
 }
+NO_RULE = "operator not supported"
+Finding = tuple[NodeProto, str]  # a node and why it is not supported
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
@@ -56,11 +58,7 @@ def lower(model: ModelProto, input_name: str, input_shape: Shape, name: str, inp
 
 def unknown_operators(model: ModelProto) -> str | None:
     """The list of nodes that have no rule, without a look at attributes; None when all have one."""
-    missing = [
-        _line(node, "operator not supported")
-        for node in model.graph.node
-        if not (_known(node) or node.op_type == "Constant")
-    ]
+    missing = [(node, NO_RULE) for node in model.graph.node if not (_known(node) or node.op_type == "Constant")]
     return _summary(missing) if missing else None
 
 
@@ -68,14 +66,18 @@ def _known(node: NodeProto) -> bool:
     return node.domain in STANDARD_DOMAINS and node.op_type in RULES
 
 
-def _line(node: NodeProto, reason: str) -> str:
-    hint = HINTS.get(operator_name(node))
-    return f"{describe(node)}: {reason}" + (f" ({hint})" if hint else "")
-
-
-def _summary(lines: list[str]) -> str:
-    count = "1 node that is" if len(lines) == 1 else f"{len(lines)} nodes that are"
-    return f"the model has {count} not supported: " + "; ".join(lines)
+def _summary(findings: list[Finding]) -> str:
+    """All findings in one sentence; nodes with the same operator and reason share an entry."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node, reason in findings:
+        groups.setdefault((operator_name(node), reason), []).append(node_name(node))
+    entries = []
+    for (operator, reason), names in groups.items():
+        hint = HINTS.get(operator)
+        nodes = ("node " if len(names) == 1 else "nodes ") + ", ".join(map(repr, names))
+        entries.append(f"{operator} ({nodes}): {reason}" + (f", {hint}" if hint else ""))
+    count = "1 node that is" if len(findings) == 1 else f"{len(findings)} nodes that are"
+    return f"the model has {count} not supported (replace or remove): " + "; ".join(entries)
 
 
 class _Walk:
@@ -84,7 +86,7 @@ class _Walk:
         self.model = model
         self.opset = max((o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS), default=1)
         self.builder = Builder(input_shape, input_name)
-        self.unsupported: list[str] = []
+        self.unsupported: list[Finding] = []
         self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
         self._values: dict[str, Value | None] = {input_name: self.builder.source}
         self._read = {name for node in graph.node for name in node.input if name}
@@ -104,7 +106,7 @@ class _Walk:
         try:
             values = self._evaluate(node)
         except UnsupportedError as error:
-            self.unsupported.append(_line(node, str(error)))
+            self.unsupported.append((node, str(error)))
             values = tuple(self._stand_in(name) for name in node.output)
         for name, value in zip(node.output, values, strict=False):
             if name:
@@ -122,7 +124,7 @@ class _Walk:
         if not lost and all(value is None or isinstance(value, Constant) for value in inputs):
             return self._fold(node, tuple(value for value in inputs if not isinstance(value, Variable)))
         if not known:
-            raise UnsupportedError("operator not supported")
+            raise UnsupportedError(NO_RULE)
         if lost:
             return (None,) * len(node.output)
         needed = frozenset(i for i, name in enumerate(node.output) if name in self._read)

@@ -91,9 +91,7 @@ class Network:
 
     def to(self, dtype: torch.dtype, device: str | torch.device = "cpu") -> Network:
         """A copy with its parameters in ``dtype`` on ``device``."""
-        nodes = tuple(
-            dataclasses.replace(node, operator=_convert(node.operator, dtype, device)) for node in self.nodes
-        )
+        nodes = tuple(dataclasses.replace(node, operator=_convert(node.operator, dtype, device)) for node in self.nodes)
         return dataclasses.replace(self, nodes=nodes)
 
     @property
@@ -131,7 +129,5 @@ def _convert(operator: Operator, dtype: torch.dtype, device: str | torch.device)
     for field in dataclasses.fields(operator):
         value = getattr(operator, field.name)
         if isinstance(value, Tensor):
-            changes[field.name] = (
-                value.to(device, dtype) if value.is_floating_point() else value.to(device=device)
-            )
+            changes[field.name] = value.to(device, dtype) if value.is_floating_point() else value.to(device=device)
     return dataclasses.replace(operator, **changes) if changes else operator

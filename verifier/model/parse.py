@@ -7,10 +7,10 @@ and does the network compute what onnxruntime computes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto, ValueInfoProto
 
@@ -27,48 +27,37 @@ PROTOBUF_LIMIT = 2**31 - 1
 INPUT_TYPES: dict[int, InputType] = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """A model whose interface fits; ``accept`` does the rest."""
+def parse(data: bytes, path: Path) -> tuple[Network, OnnxReplay, tuple[Path, ...]]:
+    """The checked network, the replay, and the external data files the model uses.
 
-    proto: ModelProto
-    data: bytes
-    path: Path
-    input_name: str
-    input_shape: Shape
-    input_dtype: InputType
-    external_files: tuple[Path, ...]
-
-    def accept(self) -> tuple[Network, OnnxReplay]:
-        """The checked network and the replay.  Raises ModelError."""
-        try:
-            replay = OnnxReplay(self.data, self.path.resolve().parent)
-        except ModelError:
-            # A list of what is not supported says more than onnxruntime's first complaint.
-            if missing := graph.unknown_operators(self.proto):
-                raise ModelError(missing) from None
-            raise
-        name = self.path.name.removesuffix(".gz").removesuffix(".onnx")
-        network = graph.lower(self.proto, self.input_name, self.input_shape, name, self.input_dtype)
-        network = simplify.simplify(network)
-        load_check.check(network, replay)
-        return network, replay
-
-
-def parse(data: bytes, path: Path) -> Parsed:
-    """data: uncompressed.  Raises ModelError when it is not a model with a fitting interface."""
+    data: uncompressed.  Raises ModelError.
+    """
     model = _decode(data)
     external_files = attach(model, path)
     _check_opset(model)
-    if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
     if model.graph.sparse_initializer:
         raise ModelError("the model has sparse initializers, which are not supported; store them as dense tensors")
     source = _only_input(model)
+    shape, dtype = _input_shape(source), _input_type(source)
     _only_output(model)
-    return Parsed(
-        model, data, path, source.name, _input_shape(source), _input_type(source), external_files
-    )
+    if model.functions:
+        model = onnx.inliner.inline_local_functions(model)
+    replay = _replay(data, path, model)
+    name = path.name.removesuffix(".gz").removesuffix(".onnx")
+    network = graph.lower(model, source.name, shape, name, dtype)
+    network = simplify.simplify(network)
+    load_check.check(network, replay)
+    return network, replay, external_files
+
+
+def _replay(data: bytes, path: Path, model: ModelProto) -> OnnxReplay:
+    try:
+        return OnnxReplay(data, path.resolve().parent)
+    except ModelError:
+        # A list of what is not supported says more than onnxruntime's first complaint.
+        if missing := graph.unknown_operators(model):
+            raise ModelError(missing) from None
+        raise
 
 
 def _decode(data: bytes) -> ModelProto:
@@ -95,13 +84,13 @@ def _check_opset(model: ModelProto) -> None:
     version = max(versions, default=1)
     if version < OLDEST_OPSET:
         raise ModelError(
-            f"the model uses opset {version}, which is too old ({OLDEST_OPSET} to {newest} are read); convert it "
-            "with onnx.version_converter or export it again"
+            f"the model uses opset {version}, which is too old ({OLDEST_OPSET} to {newest} are read); "
+            "convert it with onnx.version_converter or export it again"
         )
     if version > newest:
         raise ModelError(
-            f"the model uses opset {version}, which is too new ({OLDEST_OPSET} to {newest} are read); export it "
-            "with an older opset or update onnx and onnxruntime"
+            f"the model uses opset {version}, which is too new ({OLDEST_OPSET} to {newest} are read); export "
+            "it with an older opset or update onnx and onnxruntime"
         )
 
 
@@ -111,10 +100,10 @@ def _only_input(model: ModelProto) -> ValueInfoProto:
     if len(inputs) != 1:
         found = ", ".join(repr(value.name) for value in inputs) or "none"
         raise ModelError(
-            f"the model has {len(inputs)} inputs ({found}), but exactly one is supported; "
-            "export it with a single input"
+            f"the model has {len(inputs)} inputs ({found}), but exactly one is supported; export it with a single input"
         )
-    return inputs[0]
+    (source,) = inputs
+    return source
 
 
 def _only_output(model: ModelProto) -> None:

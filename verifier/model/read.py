@@ -1,7 +1,7 @@
 """Load a model: bytes, checks, lowering, simplification, and the comparison with onnxruntime.
 
-torch, onnx and onnxruntime take seconds to import, so they are imported by ``load`` and only once the file has
-been read; importing this module costs milliseconds.
+torch, onnx and onnxruntime take seconds to import, so they are imported by ``load`` and only once the file
+has been read; importing this module costs milliseconds.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ def load(path: str | Path, limit: int = DEFAULT_LIMIT) -> Model:
     from verifier.model.parse import parse
 
     try:
-        parsed = parse(data, path)
-        for file in parsed.external_files:
+        network, replay, external_files = parse(data, path)
+        for file in external_files:
             digest.update(file.read_bytes())
-        return Model(*parsed.accept(), path, digest.hexdigest())
+        return Model(network, replay, path, digest.hexdigest())
     except ModelError as error:
         if str(error).startswith(str(path)):
             raise

@@ -2,22 +2,23 @@
 
 Everything is round-to-nearest IEEE float64, u = 2**-53.  A relative error is counted in ``ulps``, units of u:
 after k roundings it is at most k u / (1 - k u), which is below (k + 1) u for the small k that occur, so one
-more than the number of roundings is stated as soon as k exceeds 1.  Results too close to underflow or overflow
-for that are not computed: the functions return None or raise ModelError.
+more than the number of roundings is stated as soon as k exceeds 1.  Results too close to underflow or
+overflow for that are not computed: the functions return None or raise ModelError.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from verifier.errors import ModelError
 
 UNIT = 2.0**-53
-# Absolute errors are themselves computed in floating point; this factor covers their own rounding, for sums of
-# up to 2**32 terms, and the terms that are quadratic in the number of ulps.
+# Absolute errors are themselves computed in floating point; this factor covers their own rounding, for sums
+# of up to 2**32 terms, and the terms that are quadratic in the number of ulps.
 COVER = 1.0 + 2.0**-20
 # Roundings below this magnitude may be absolute ones (subnormal numbers); far below any weight.
 TINY = 2.0**-960
@@ -38,6 +39,12 @@ def _short(values: Tensor) -> bool:
     return bool((values.float().double() == values).all())
 
 
+def _is_one_for(factor: Tensor, other: Tensor) -> bool:
+    """Whether the product is simply ``other``: all ones, and no broadcasting of ``other``."""
+    broadcast = np.broadcast_shapes(tuple(factor.shape), tuple(other.shape))
+    return broadcast == tuple(other.shape) and bool((factor == 1).all())
+
+
 def reciprocal(divisor: Tensor) -> tuple[Tensor, int]:
     """1 / divisor and its ulps.  Raises ModelError near overflow or underflow."""
     if not _in_range(divisor):
@@ -47,6 +54,10 @@ def reciprocal(divisor: Tensor) -> tuple[Tensor, int]:
 
 def product(left: Tensor, left_ulps: int, right: Tensor, right_ulps: int) -> tuple[Tensor, int] | None:
     """The elementwise (broadcast) product and its ulps, or None where it could underflow or overflow."""
+    if not left_ulps and _is_one_for(left, right):
+        return right, right_ulps
+    if not right_ulps and _is_one_for(right, left):
+        return left, left_ulps
     result = left * right
     if not _in_range(result) or bool(((result == 0) & (left != 0) & (right != 0)).any()):
         return None
@@ -83,9 +94,9 @@ def scaled_offset(inner: Offset, scale: Tensor, scale_ulps: int, outer: Offset) 
     untouched = bool((inner.value == 0).all())
     exact = product(scale, 0, inner.value, 0)
     exact_product = untouched or (exact is not None and exact[1] == 0)
-    if inner.error is None and outer.error is None and sum_ulps == 0 and exact_product:
-        if untouched or scale_ulps == 0:
-            return Offset(value, None)
+    exact_scale = untouched or scale_ulps == 0
+    if inner.error is None and outer.error is None and sum_ulps == 0 and exact_product and exact_scale:
+        return Offset(value, None)
     roundings = (scale_ulps + 2) * UNIT * scaled.abs() + 2 * UNIT * value.abs()
     carried = scale.abs() * inner.errors() * (1 + scale_ulps * UNIT) + outer.errors()
     return Offset(value, (roundings + carried) * COVER + TINY)

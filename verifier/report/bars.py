@@ -1,8 +1,8 @@
 """A counterexample whose input is no picture: one line per input, from its lower to its upper bound.
 
-Every input has a track of the same length, whatever its width, with a ring where the original lies and a dot at
-the counterexample, and the four numbers beside it.  Of many inputs those are shown that moved most, measured in
-widths of their own range; inputs the property fixes are left out first.
+Every input has a track of the same length, whatever its width, with a ring where the original lies and a
+dot at the counterexample, and the four numbers beside it.  Of many inputs those are shown that moved most,
+measured in widths of their own range; inputs the property fixes are left out first.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which inputs are pictures, and how their values lie in memory.
 
-The ONNX shape alone decides: (1, 1, H, W), (1, 3, H, W), (1, H, W, 1), (1, H, W, 3), each with or without its
-leading ones, and flat vectors whose length is a square (one channel: 784, 64) or three times a square
-(three channels, channel first as CIFAR-10 is flattened: 3072).  What is smaller than the limits below is taken
-for measurements: the (1, 1, 1, 5) of ACAS Xu is no picture, nor are 16 numbers in a row.
+The ONNX shape alone decides: (1, 1, H, W), (1, 3, H, W), (1, H, W, 1), (1, H, W, 3), each with or without
+its leading ones, and flat vectors whose length is a square (one channel: 784, 64) or three times a square
+(three channels, channel first as CIFAR-10 is flattened: 3072).  What is smaller than the limits below is
+taken for measurements: the (1, 1, 1, 5) of ACAS Xu is no picture, nor are 16 numbers in a row.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ImageLayout:
 
 
 def image_layout(shape: tuple[int, ...]) -> ImageLayout | None:
-    """The layout of an input of this shape (of one sample, leading 1 included or not); None for no picture."""
+    """The layout of an input of this shape (one sample, leading ones or not); None for no picture."""
     if sum(side != 1 for side in shape) == 1:
         found, smallest = _flattened(math.prod(shape)), SMALLEST_SIDE_OF_A_VECTOR
     else:

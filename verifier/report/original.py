@@ -1,10 +1,11 @@
 """The point a robustness box was drawn around, recovered from the box alone.
 
-A property "every image within epsilon of this one" is written as a box clipped to the range of the pixels, so
-its centre is not the image: near black the lower side is cut off, near white the upper one.  Epsilon is half
-the largest width; where a side is narrower than that and ends at the common minimum (or maximum) of the box, it
-was clipped there and the image lies epsilon away from the other end.  Channels normalised by means and
-deviations of their own have ranges and epsilons of their own, so every channel is looked at by itself.
+A property "every image within epsilon of this one" is written as a box clipped to the range of the pixels,
+so its centre is not the image: near black the lower side is cut off, near white the upper one.  Epsilon is
+half the largest width; where a side is narrower than that and ends at the common minimum (or maximum) of
+the box, it was clipped there and the image lies epsilon away from the other end.  Channels normalised by
+means and deviations of their own have ranges and epsilons of their own, so every channel is looked at by
+itself.
 
 The answer is a guess meant for pictures, never used in a verdict.  It always lies inside the box.
 """

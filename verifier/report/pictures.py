@@ -33,7 +33,7 @@ def save_triple(
 ) -> None:
     """Write the picture as PNG.
 
-    original, counterexample: (n_inputs,), C order.  shape: of the model's input, with or without its leading 1.
+    original, counterexample: (n_inputs,), C order.  shape: of the model's input, leading 1 or not.
     title, original_lines, counterexample_lines: text, long lines are folded; see ``score_lines``.
     lower, upper: (n_inputs,), the box; used where the input is no picture, by default what the points span.
     Raises OutputPathError when the file cannot be written.

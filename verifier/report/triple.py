@@ -1,10 +1,10 @@
 """An image, its counterexample and their difference, side by side.
 
-Both images share one scale of values, so that what looks equal is equal.  The difference is drawn signed, blue
-for darker, red for brighter, white for unchanged, and stretched until its largest change is fully coloured; the
-heading says by how much it was magnified and the legend what the colours stand for.  Where pixels have three
-channels it shows the one that changed most.  Pixels are enlarged as squares, never smoothed: smoothing would
-invent values that the network never saw.
+Both images share one scale of values, so that what looks equal is equal.  The difference is drawn signed,
+blue for darker, red for brighter, white for unchanged, and stretched until its largest change is fully
+coloured; the heading says by how much it was magnified and the legend what the colours stand for.  Where
+pixels have three channels it shows the one that changed most.  Pixels are enlarged as squares, never
+smoothed: smoothing would invent values that the network never saw.
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ def _zonotope_layer(h, D, columns, n_active, W, b, sizes, widen, c_in, g_in, c_o
             w2 = W[h, j, active[a + 2]]
             w3 = W[h, j, active[a + 3]]
             for k in range(width):
-                g_out[n_next, k] += (
-                    w0 * g_in[a, k] + w1 * g_in[a + 1, k] + w2 * g_in[a + 2, k] + w3 * g_in[a + 3, k]
-                )
+                g_out[n_next, k] += w0 * g_in[a, k] + w1 * g_in[a + 1, k] + w2 * g_in[a + 2, k] + w3 * g_in[a + 3, k]
         for a in range(whole, n_active):
             w = W[h, j, active[a]]
             for k in range(width):
@@ -278,7 +276,7 @@ def search(
             live[d] = stack_live[depth, d]
         any_live = True
         worst = np.inf
-        for attempt in range(CLIP_ROUNDS):
+        for _ in range(CLIP_ROUNDS):
             visited += 1
             propagate(lo, hi, W, b, sizes, widen, work, low, high, share)
             any_live = False

@@ -76,4 +76,3 @@ RULES: Rules = {
     "PRelu": prelu,
     "Relu": relu,
 }
-

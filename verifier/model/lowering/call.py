@@ -60,8 +60,13 @@ Value = Constant | Variable
 
 def tensor(values: NDArray[Any] | float) -> Tensor:
     """A float64 torch tensor with the same entries."""
-    array = np.array(values, dtype=np.float64, order="C")
-    return torch.from_numpy(array)
+    array = np.ascontiguousarray(values, dtype=np.float64).reshape(np.shape(values))
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _finite(values: Tensor) -> bool:
+    # Extremes instead of isfinite: they propagate NaN and need no array of the size of the weights.
+    return not values.numel() or (math.isfinite(values.min()) and math.isfinite(values.max()))
 
 
 class Builder:
@@ -79,10 +84,8 @@ class Builder:
     def add(self, operator: Operator, *inputs: Variable) -> Variable:
         """A new IR node.  Raises ModelError when a parameter is NaN or infinite."""
         for parameter in vars(operator).values():
-            if isinstance(parameter, Tensor) and not bool(torch.isfinite(parameter).all()):
-                raise ModelError(
-                    f"node {self.current!r} works with NaN or infinite numbers; check the model's weights"
-                )
+            if isinstance(parameter, Tensor) and not _finite(parameter):
+                raise ModelError(f"node {self.current!r} works with NaN or infinite numbers; check the model's weights")
         shape = tuple(operator.output_shape(tuple(value.shape for value in inputs)))
         self.nodes.append(Node(operator, tuple(value.index for value in inputs), shape, self.current))
         return Variable(len(self.nodes) - 1, shape)
@@ -170,9 +173,7 @@ class Call:
 
     def overlooked(self) -> list[str]:
         """Attributes that the rule did not look at, as ``name = value``."""
-        return [
-            f"attribute {name} = {value}" for name, value in self.attributes.items() if name not in self._seen
-        ]
+        return [f"attribute {name} = {value}" for name, value in self.attributes.items() if name not in self._seen]
 
     def has(self, position: int) -> bool:
         """Whether the optional input is given."""
@@ -209,8 +210,9 @@ class Call:
 
 def as_floats(array: AnyArray, name: str, where: str, finite: bool = True) -> Floats:
     """The array as float64; bad numbers are reported with the tensor's name."""
-    values = np.asarray(array).astype(np.float64)
-    if np.isnan(values).any() or (finite and np.isinf(values).any()):
-        kind = "NaN" if np.isnan(values).any() else "infinite"
+    values = np.asarray(array).astype(np.float64, copy=False)
+    extremes = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    if math.isnan(extremes[0]) or (finite and not all(map(math.isfinite, extremes))):
+        kind = "NaN" if math.isnan(extremes[0]) else "infinite"
         raise ModelError(f"tensor {name!r}, read by {where}, has {kind} entries; train or export the model again")
     return values

@@ -104,8 +104,7 @@ def _stacked(builder: Builder, x: Variable, matrix: Floats) -> Variable:
     matrices = np.broadcast_to(matrix, (*lead, *matrix.shape[-2:])).reshape(-1, *matrix.shape[-2:])
     places = np.arange(shaped.size).reshape(-1, 1, rows, inner)
     parts = [
-        times(builder, builder.gather(shaped, place), weight)
-        for place, weight in zip(places, matrices, strict=True)
+        times(builder, builder.gather(shaped, place), weight) for place, weight in zip(places, matrices, strict=True)
     ]
     joined = builder.add(Concat(0), *parts)
     middle = () if vector else (rows,)
@@ -128,4 +127,3 @@ def _stack_times(builder: Builder, matrix: Floats, x: Variable) -> Variable:
 
 
 RULES: Rules = {"Gemm": gemm, "MatMul": matmul}
-

@@ -10,9 +10,7 @@ from verifier.model.lowering.registry import Rules
 from verifier.model.rounding import reciprocal
 
 
-def affine(
-    builder: Builder, x: Variable, scale: Floats | float, shift: Floats | float, ulps: int = 0
-) -> Variable:
+def affine(builder: Builder, x: Variable, scale: Floats | float, shift: Floats | float, ulps: int = 0) -> Variable:
     """``scale * x + shift`` with ONNX broadcasting in all directions."""
     shape = np.broadcast_shapes(x.shape, np.shape(scale), np.shape(shift))
     return builder.scale(builder.expand(x, shape), scale, shift, ulps)

@@ -2,8 +2,8 @@
 
     max(a, b) = b + relu(a - b)        min(a, b) = a - relu(a - b)
 
-The maximum of a group is a tournament: rounds of pairwise maxima, all pairs of a round in one vector.  Windows
-at the border have fewer entries instead of -inf in the padding; no entry is ever compared with itself.
+The maximum of a group is a tournament: rounds of pairwise maxima, all pairs of a round in one vector.
+Windows at the border have fewer entries instead of -inf in the padding; no entry is compared with itself.
 """
 
 from __future__ import annotations
@@ -106,15 +106,13 @@ def max_pool(call: Call) -> Value:
 def _over(call: Call, x: Variable, which: tuple[int, ...], keep: bool, sign: float) -> Variable:
     """The maximum (minimum) over the given axes."""
     rest = [axis for axis in range(len(x.shape)) if axis not in which]
-    groups: NDArray[Any] = positions(x).transpose(*rest, *which).reshape(
-        int(np.prod([x.shape[axis] for axis in rest])), -1
+    groups: NDArray[Any] = (
+        positions(x).transpose(*rest, *which).reshape(int(np.prod([x.shape[axis] for axis in rest])), -1)
     )
     signed = x if sign > 0 else call.builder.scale(x, -1.0)
     best = tournament(call.builder, signed, groups)
     best = best if sign > 0 else call.builder.scale(best, -1.0)
-    shape = tuple(
-        1 if axis in which else size for axis, size in enumerate(x.shape) if keep or axis not in which
-    )
+    shape = tuple(1 if axis in which else size for axis, size in enumerate(x.shape) if keep or axis not in which)
     return call.builder.reshape(best, shape)
 
 

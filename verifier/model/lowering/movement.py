@@ -35,9 +35,7 @@ def move(call: Call) -> tuple[Value | None, ...]:
     # float64 holds every position exactly and, unlike int64, has a kernel for every one of these operators.
     start: NDArray[Any] = positions(x).astype(np.float64)
     results = evaluate(call.node, [start, *others], call.opsets)
-    return tuple(
-        _moved(call, x, result) if i in call.needed else None for i, result in enumerate(results)
-    )
+    return tuple(_moved(call, x, result) if i in call.needed else None for i, result in enumerate(results))
 
 
 def _moved(call: Call, x: Variable, result: NDArray[Any]) -> Variable:

@@ -40,9 +40,7 @@ def batch_normalization(call: Call) -> Value:
     shift = beta - shifted
     error = SHIFT_ULPS * UNIT * COVER * (np.abs(beta) + np.abs(shifted))
     column = (-1, *(1,) * (len(x.shape) - 2))
-    return call.builder.scale(
-        x, scale.reshape(column), shift.reshape(column), SCALE_ULPS, error.reshape(column)
-    )
+    return call.builder.scale(x, scale.reshape(column), shift.reshape(column), SCALE_ULPS, error.reshape(column))
 
 
 RULES: Rules = {"BatchNormalization": batch_normalization}

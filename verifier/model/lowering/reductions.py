@@ -37,9 +37,7 @@ def reduce(call: Call, x: Variable, which: tuple[int, ...], keep: bool, mean: bo
     weight, ulps = reciprocal(tensor(float(length if mean else 1)))
     operator = Linear(weight.expand(1, length).contiguous(), tensor(np.zeros(1)), ulps)
     result = call.builder.add(operator, rows)
-    shape = tuple(
-        1 if axis in which else size for axis, size in enumerate(x.shape) if keep or axis not in which
-    )
+    shape = tuple(1 if axis in which else size for axis, size in enumerate(x.shape) if keep or axis not in which)
     return call.builder.reshape(result, shape)
 
 

@@ -1,7 +1,8 @@
 """The type of a lowering rule, and how to add one.
 
-A rule takes a ``Call`` and returns the node's value (or a tuple of values, one per output).  It builds IR nodes
-with ``call.builder`` and raises ``UnsupportedError`` with a reason where it cannot.  To support another operator:
+A rule takes a ``Call`` and returns the node's value (or a tuple of values, one per output).  It builds IR
+nodes with ``call.builder`` and raises ``UnsupportedError`` with a reason where it cannot.  To support another
+operator:
 
 1. write a function in the family's file (or a new file of this folder);
 2. enter it in that file's ``RULES`` under the ONNX operator's name;

@@ -4,7 +4,7 @@ All operators but ``Relu`` are affine, ``z = M x + b``; each is one frozen datac
 
     output_shape(shapes)          shape of z for one sample
     forward(*inputs)              M x + b for a batch, [B, *input] -> [B, *output]
-    adjoint(rows, shapes)         rows M for a batch of row vectors, [B, R, *output] -> [B, R, *input] per input
+    adjoint(rows, shapes)         rows M for a batch of rows, [B, R, *output] -> [B, R, *input] per input
     absolute(*magnitudes)         |M| m, no offset: what interval and rounding bounds need
     offset(shape)                 b as a tensor of that shape, or None where b = 0
     matrix(shapes)                M as sparse CSR matrices over C-order flattened inputs, one per input

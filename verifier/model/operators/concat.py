@@ -43,9 +43,7 @@ class Concat:
         cuts = np.cumsum([shape[self.axis] for shape in shapes])[:-1]
         parts = np.split(places, cuts, axis=self.axis)
         return tuple(
-            sp.csr_array(
-                (np.ones(part.size), (part.ravel(), np.arange(part.size))), shape=(places.size, part.size)
-            )
+            sp.csr_array((np.ones(part.size), (part.ravel(), np.arange(part.size))), shape=(places.size, part.size))
             for part in parts
         )
 

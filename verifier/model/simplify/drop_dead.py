@@ -18,7 +18,6 @@ def drop_dead(network: Network) -> Network:
         return network
     place = {old: new for new, old in enumerate(sorted(needed))}
     kept = tuple(
-        dataclasses.replace(nodes[old], inputs=tuple(place[source] for source in nodes[old].inputs))
-        for old in place
+        dataclasses.replace(nodes[old], inputs=tuple(place[source] for source in nodes[old].inputs)) for old in place
     )
     return dataclasses.replace(network, nodes=kept)

@@ -46,5 +46,3 @@ def _keeps_values(operator: Operator, shape: Shape) -> bool:
             return torch.equal(index, torch.arange(math.prod(shape), device=index.device))
         case _:
             return False
-
-

@@ -38,9 +38,7 @@ def _rule(draft: Draft, index: int) -> Answer:
     if weight is None:
         return None
     offset = scaled_offset(Offset(affine.bias, affine.offset_error), scale, outer.ulps, Offset(shift, error))
-    fused = dataclasses.replace(
-        affine, weight=weight[0], bias=offset.value, ulps=weight[1], offset_error=offset.error
-    )
+    fused = dataclasses.replace(affine, weight=weight[0], bias=offset.value, ulps=weight[1], offset_error=offset.error)
     return Replacement(fused, source.inputs)
 
 

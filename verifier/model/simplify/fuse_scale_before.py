@@ -64,9 +64,7 @@ def _fuse(inner: Scale, affine: Linear | Conv, before: Shape, after: Shape) -> L
         inputs = _columns(shift, affine).expand(full).reshape(rows)
         errors = None if error is None else _columns(error, affine).expand(full).reshape(rows)
         bias = mapped_offset(affine.weight.reshape(rows), affine.ulps, Offset(inputs, errors), bias)
-    return dataclasses.replace(
-        affine, weight=weight[0], bias=bias.value, ulps=weight[1], offset_error=bias.error
-    )
+    return dataclasses.replace(affine, weight=weight[0], bias=bias.value, ulps=weight[1], offset_error=bias.error)
 
 
 def _columns(values: Tensor, affine: Linear | Conv) -> Tensor:

@@ -24,6 +24,9 @@ def _rule(draft: Draft, index: int) -> Answer:
     if scale is None:
         return None
     shift = scaled_offset(
-        Offset(inner.shift, inner.offset_error), outer.scale, outer.ulps, Offset(outer.shift, outer.offset_error)
+        Offset(inner.shift, inner.offset_error),
+        outer.scale,
+        outer.ulps,
+        Offset(outer.shift, outer.offset_error),
     )
     return Replacement(Scale(scale[0], shift.value, scale[1], shift.error), source.inputs)

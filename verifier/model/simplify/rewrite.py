@@ -1,7 +1,8 @@
 """Local rewriting, the part that all simplifiers share.
 
-A rule looks at one node and what it reads and answers with another operator on other nodes, with another node
-that has the same value, or with None.  Indices stay valid while rules run; ``drop_dead`` renumbers at the end.
+A rule looks at one node and what it reads and answers with another operator on other nodes, with another
+node that has the same value, or with None.  Indices stay valid while rules run; ``drop_dead`` renumbers at
+the end.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from verifier.model.network import Network, Node
+from verifier.model.network import Network
 from verifier.model.operators import Operator
 from verifier.model.simplify.drop_dead import drop_dead
 

@@ -1,0 +1,48 @@
+"""The main job as a function: files (or objects already loaded) in, a ``Result`` out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from verifier.deadline import Deadline
+from verifier.model.load_check import check
+from verifier.model.read import Model, load
+from verifier.options import check_device, limit_threads, positive_seconds
+from verifier.pipeline import Options, solve
+from verifier.progress import Progress, silent
+from verifier.query import Query
+from verifier.verdict import Result
+from verifier.vnnlib.read import read
+from verifier.vnnlib.spec import Spec
+
+
+def verify(
+    model: str | Path | Model,
+    spec: str | Path | Spec,
+    timeout: float = 90.0,
+    options: Options | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Is there an input in the region of ``spec`` for which the outputs of ``model`` satisfy it?
+
+    model: path of an ONNX file, plain or .gz, or a ``Model`` from ``load``.
+    spec: path of a VNN-LIB file, plain or .gz, or a ``Spec``.
+    timeout: seconds for everything, reading the files included.
+    Raises InputError (ModelError, SpecError, OptionError) when the question cannot be asked.
+    """
+    options = options or Options()
+    deadline = Deadline.after(positive_seconds(timeout))
+    check_device(options.device)
+    limit_threads(options.threads)
+    query = prepare(model if isinstance(model, Model) else load(model), spec, options.seed)
+    return solve(query, deadline, options, progress)
+
+
+def prepare(model: Model, spec: str | Path | Spec, seed: int = 0) -> Query:
+    """The query for a model and a property, after comparing the network with onnxruntime inside the region."""
+    spec = spec if isinstance(spec, Spec) else read(spec)
+    query = Query.of(model.network, spec, model.replay)
+    if query.disjuncts:
+        first = query.disjuncts[0]
+        check(model.network, model.replay, first.lower, first.upper, seed, points=3)
+    return query

@@ -1,0 +1,228 @@
+"""The command line: ``verify MODEL SPEC`` and its subcommands.
+
+The first line on stdout is the verdict; everything that is not an answer goes to stderr.  Exit code 0 for any
+verdict, 2 for bad input (one sentence, no traceback), 1 for a defect of ours (a traceback), 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from click import Context
+from typer.core import TyperGroup
+
+from verifier import __version__
+from verifier.deadline import Deadline
+from verifier.errors import InputError
+from verifier.report.outputs import check_writable, write_whole
+from verifier.verdict import Result, Statistics, Verdict
+
+if TYPE_CHECKING:
+    from verifier.pipeline import Options
+    from verifier.query import Query
+
+DEFAULT_COMMAND = "check"
+FIRST_WORD_OPTIONS = {"--help", "--version", "--install-completion", "--show-completion"}
+
+
+class DefaultCommandGroup(TyperGroup):
+    """``verify a.onnx b.vnnlib`` means ``verify check a.onnx b.vnnlib``."""
+
+    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in FIRST_WORD_OPTIONS:
+            args = [DEFAULT_COMMAND, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=DefaultCommandGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Formal verification of neural networks: verify MODEL SPEC.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nn-verifier {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Formal verification of neural networks.
+
+    verify MODEL SPEC [OPTIONS] is short for verify check MODEL SPEC [OPTIONS].
+    """
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files the user asked for, each None where not."""
+
+    json: Path | None
+    result: Path | None
+    counterexample: Path | None
+    image: Path | None
+
+    def check(self) -> None:
+        """Raises OutputPathError before any work is done."""
+        for path in (self.json, self.result, self.counterexample, self.image):
+            if path is not None:
+                check_writable(path)
+
+
+@app.command(DEFAULT_COMMAND)
+def check(
+    model: Annotated[Path, typer.Argument(help="ONNX file, plain or .gz.")],
+    spec: Annotated[Path, typer.Argument(help="VNN-LIB file, plain or .gz.")],
+    timeout: Annotated[float, typer.Option(help="Seconds for everything.")] = 90.0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    seed: Annotated[int, typer.Option(help="Makes a run repeatable.")] = 0,
+    trust: Annotated[str, typer.Option(help="Weakest evidence that counts as unsat: rigorous or solver.")] = "solver",
+    json: Annotated[Path | None, typer.Option(help="Write everything known as JSON.")] = None,
+    result_file: Annotated[Path | None, typer.Option(help="Write the VNN-COMP result file.")] = None,
+    save_counterexample: Annotated[Path | None, typer.Option(help="Write the counterexample in VNN-LIB form.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Write a PNG: original, counterexample, difference.")] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log the stages to stderr.")] = False,
+) -> None:
+    """Is there an input in SPEC's region for which MODEL's outputs satisfy it?
+
+    Prints sat, unsat, timeout or unknown on the first line.
+    """
+    outputs = Outputs(json, result_file, save_counterexample, image)
+    try:
+        outputs.check()
+        code = _check(model, spec, timeout, device, threads, seed, trust, outputs, verbose)
+    except InputError as error:
+        _report_error(error, outputs)
+        raise typer.Exit(2) from None
+    raise typer.Exit(code)
+
+
+def _check(
+    model: Path,
+    spec: Path,
+    timeout: float,
+    device: str,
+    threads: int,
+    seed: int,
+    trust: str,
+    outputs: Outputs,
+    verbose: bool,
+) -> int:
+    from verifier.options import check_device, limit_threads, parse_trust, positive_seconds
+
+    deadline = Deadline.after(positive_seconds(timeout))
+    level = parse_trust(trust)
+    check_device(device)
+    from verifier.report.live import LiveLine
+    from verifier.watchdog import Watchdog
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
+    context = {"model": str(model), "spec": str(spec), "options": {"timeout": timeout, "device": device}}
+
+    def overrun() -> None:
+        message = "one step took longer than foreseen; the run was cut off"
+        result = Result(Verdict.TIMEOUT, statistics=Statistics(timeout), message=message)
+        _publish(result, None, outputs, context)
+        sys.stdout.flush()
+
+    with Watchdog(deadline, overrun), LiveLine(deadline) as line:
+        from verifier.api import prepare
+        from verifier.model.read import load
+        from verifier.pipeline import Options, solve
+
+        options = Options(device=device, threads=threads, seed=seed, trust=level)
+        limit_threads(threads)
+        loaded = load(model)
+        query = prepare(loaded, spec, seed)
+        context |= {
+            "model_sha256": loaded.sha256,
+            "options": _options(options, timeout),
+            "versions": _versions(),
+        }
+        result = solve(query, deadline, options, line)
+    _publish(result, query, outputs, context)
+    return 130 if result.message.startswith("interrupted") else 0
+
+
+def _publish(result: Result, query: Query | None, outputs: Outputs, context: dict[str, Any]) -> None:
+    """Print the answer and write every file that was asked for."""
+    from verifier.report.text import as_json, summary
+    from verifier.vnnlib.counterexample import counterexample_text, result_text
+
+    typer.echo(summary(result))
+    witness = result.witness
+    if outputs.json is not None:
+        write_whole(outputs.json, as_json(result, context))
+    if outputs.result is not None:
+        points = (None, None) if witness is None else (witness.x, witness.y)
+        write_whole(outputs.result, result_text(str(result.verdict), *points))
+    if witness is None or query is None:
+        return
+    if outputs.counterexample is not None:
+        write_whole(outputs.counterexample, counterexample_text(witness.x, witness.y))
+        typer.echo(f"  counterexample: {outputs.counterexample}")
+    if outputs.image is not None:
+        from verifier.report.witness_picture import save_picture
+
+        save_picture(outputs.image, query, witness)
+        typer.echo(f"  picture: {outputs.image}")
+
+
+def _report_error(error: InputError, outputs: Outputs) -> None:
+    """One sentence on stderr, and ``error`` in the files that a batch would look at."""
+    message = " ".join(str(error).split())
+    typer.echo(f"error: {message}", err=True)
+    result = Result(Verdict.ERROR, message=message)
+    for path, text in (
+        (outputs.json, lambda: _as_json(result)),
+        (outputs.result, lambda: "error\n"),
+    ):
+        if path is None:
+            continue
+        try:
+            check_writable(path)
+            write_whole(path, text())
+        except InputError:
+            continue  # this very path may be what the sentence is about
+
+
+def _as_json(result: Result) -> str:
+    from verifier.report.text import as_json
+
+    return as_json(result, {})
+
+
+def _options(options: Options, timeout: float) -> dict[str, Any]:
+    return {
+        "timeout": timeout,
+        "device": options.device,
+        "threads": options.threads,
+        "seed": options.seed,
+        "trust": str(options.trust),
+    }
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("torch", "onnxruntime", "highspy", "numpy")
+    return {"verifier": __version__, "python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,252 @@
+"""The order of the stages: this page is the data flow of one query, in code.
+
+    bound       intervals and CROWN close what is easy, rigorously
+    attack      a gradient attack looks for a counterexample; onnxruntime confirms it
+    split       networks with few inputs: branch and bound on the input box, rigorously
+    milp        everything else: bounds tightened neuron by neuron, then a big-M MILP per open disjunct
+
+Every stage sees only the disjuncts that are still open, gets a deadline, and hands on what it learned: better
+bounds on the margins, and the best points seen.  No stage calls another one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from verifier.bounds.crown import intermediate_bounds
+from verifier.bounds.level import Level
+from verifier.bounds.margins import GroupBounds, group_by_box, margin_bounds
+from verifier.deadline import Deadline
+from verifier.errors import SoundnessError
+from verifier.falsify.attack import AttackOptions, attack
+from verifier.options import Trust
+from verifier.progress import Event, Progress, silent
+from verifier.query import Query
+from verifier.search import input_split
+from verifier.search.input_split import SplitOptions
+from verifier.search.mip import MipOptions
+from verifier.search.mip import solve as solve_mip
+from verifier.search.tighten import TightenOptions, tighten
+from verifier.verdict import (
+    DisjunctBounds,
+    Evidence,
+    EvidenceLevel,
+    Result,
+    Statistics,
+    Verdict,
+    Witness,
+)
+
+Array = NDArray[np.float64]
+
+KEPT_BYTES = 2**28
+"""Node bounds of open boxes are kept for later stages up to this size, and recomputed beyond it."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """device: "cpu" or "cuda" for attacks and first bounds; closings are always checked on the CPU.
+
+    threads: for torch and HiGHS.  seed: makes a run repeatable.  The rest are the options of single stages.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    seed: int = 0
+    trust: Trust = Trust.SOLVER
+    attack: AttackOptions = field(default_factory=AttackOptions)
+    split: SplitOptions = field(default_factory=SplitOptions)
+    tighten: TightenOptions = field(default_factory=TightenOptions)
+    mip: MipOptions = field(default_factory=MipOptions)
+    stages: tuple[str, ...] = ("bound", "attack", "split", "milp")
+
+
+@dataclass(eq=False)
+class State:
+    """What is known so far; one entry of each list per disjunct of the whole query."""
+
+    query: Query
+    deadline: Deadline
+    options: Options
+    progress: Progress
+    bounds: list[DisjunctBounds]
+    points: list[Array | None]
+    witness: Witness | None = None
+    nodes: dict[int, GroupBounds] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def open(self) -> list[int]:
+        """Positions of the disjuncts that are neither closed nor satisfied."""
+        return [i for i, bound in enumerate(self.bounds) if bound.level is None]
+
+    @property
+    def decided(self) -> bool:
+        return self.witness is not None or not self.open
+
+    def learn(self, position: int, found: DisjunctBounds) -> None:
+        """Merge bounds of one disjunct; a stage's word never makes them worse."""
+        known = self.bounds[position]
+        if known.level is not None:
+            return
+        self.bounds[position] = replace(found, lower=max(known.lower, found.lower), upper=min(known.upper, found.upper))
+
+    def count(self, name: str, amount: float) -> None:
+        self.counts[name] = self.counts.get(name, 0) + amount
+
+
+def solve(
+    query: Query,
+    deadline: Deadline,
+    options: Options | None = None,
+    progress: Progress = silent,
+) -> Result:
+    """Decide the query within the deadline.
+
+    The network must be in float64 on the CPU.  Ctrl-C ends the run with what is known so far.
+    Raises SoundnessError when two of our own results contradict each other.
+    """
+    options = options or Options()
+    count = len(query.disjuncts)
+    state = State(query, deadline, options, progress, [DisjunctBounds()] * count, [None] * count)
+    started = time.monotonic()
+    stages: dict[str, Callable[[State], None]] = {
+        "bound": _bound,
+        "attack": _attack,
+        "split": _split,
+        "milp": _milp,
+    }
+    try:
+        for name in options.stages:
+            if state.decided or deadline.expired:
+                break
+            begun = time.monotonic()
+            try:
+                stages[name](state)
+            finally:
+                state.stages[name] = time.monotonic() - begun
+    except KeyboardInterrupt:
+        state.interrupted = True
+    return _result(state, time.monotonic() - started)
+
+
+def _bound(state: State) -> None:
+    """Close disjuncts by CROWN.  On a GPU the bounds are estimates; what they would close is redone on the CPU."""
+    query, options = state.query, state.options
+    candidates = state.open
+    if options.device != "cpu":
+        estimates = margin_bounds(query.network.to(torch.float64, options.device), query.disjuncts, state.deadline)
+        candidates = [
+            group.group.positions[i] for group in estimates for i, margin in enumerate(group.margins) if margin > 0
+        ]
+    kept = 0
+    open_query = query.restricted(candidates)
+    for group in margin_bounds(query.network, open_query.disjuncts, state.deadline):
+        for position, margin in zip(group.group.positions, group.margins, strict=True):
+            closed = margin > 0 and group.level is Level.RIGOROUS
+            level, method = (EvidenceLevel.RIGOROUS, "crown") if closed else (None, "")
+            state.learn(candidates[position], DisjunctBounds(margin, closed_by=method, level=level))
+        still_open = [candidates[p] for p in group.group.positions if candidates[p] in state.open]
+        size = 2 * sum(bound.lower.numel() * 8 for bound in group.nodes)
+        if still_open and kept + size <= KEPT_BYTES:
+            kept += size
+            state.nodes.update(dict.fromkeys(still_open, group))
+        state.progress(_event(state, "bound"))
+
+
+def _attack(state: State) -> None:
+    """Look for a counterexample; keep the best points for the MILP."""
+    positions = state.open
+    options = replace(state.options.attack, seed=state.options.seed, device=state.options.device)
+    outcome = attack(state.query.restricted(positions), state.deadline, options, state.progress)
+    state.witness = outcome.witness
+    for position, point, margin in zip(positions, outcome.points, outcome.margins, strict=True):
+        state.points[position] = point
+        state.learn(position, DisjunctBounds(upper=float(margin)))
+
+
+def _split(state: State) -> None:
+    """Branch and bound on the input box, where it has few dimensions."""
+    positions = state.open
+    query = state.query.restricted(positions)
+    if not input_split.applicable(query.network, query, state.options.split):
+        return
+    outcome = input_split.split(query, state.deadline, state.options.split, state.progress)
+    state.witness = outcome.witness
+    state.count("boxes visited", outcome.regions)
+    state.count("boxes open", outcome.open)
+    for position, bound in zip(positions, outcome.bounds, strict=True):
+        state.learn(position, bound)
+
+
+def _milp(state: State) -> None:
+    """Tighten bounds and solve one MILP per open disjunct, box by box."""
+    positions = state.open
+    groups = group_by_box([state.query.disjuncts[p] for p in positions])
+    for number, group in enumerate(groups):
+        if state.witness is not None or state.deadline.expired:
+            return
+        own = [positions[p] for p in group.positions]
+        deadline = state.deadline.share(1 / (len(groups) - number))
+        query = state.query.restricted(own)
+        known = state.nodes.pop(own[0], None)
+        lower, upper = torch.as_tensor(group.lower)[None], torch.as_tensor(group.upper)[None]
+        nodes = known.nodes if known else intermediate_bounds(query.network, lower, upper, deadline)
+        tighter, counts = tighten(
+            query.network, group.lower, group.upper, nodes, deadline, state.options.tighten, state.progress
+        )
+        options = replace(state.options.mip, threads=state.options.threads)
+        starts = [state.points[p] for p in own]
+        outcome = solve_mip(query, tighter, deadline, options, starts, state.progress)
+        state.witness = outcome.witness
+        for name, amount in {**counts, **outcome.counts}.items():
+            state.count(name, amount)
+        for position, bound in zip(own, outcome.bounds, strict=True):
+            state.learn(position, bound)
+
+
+def _event(state: State, stage: str) -> Event:
+    still = state.open
+    lower = min((state.bounds[p].lower for p in still), default=None)
+    return Event(stage, lower=lower, open=len(still), unit="disjuncts")
+
+
+def _result(state: State, seconds: float) -> Result:
+    bounds = tuple(state.bounds)
+    statistics = Statistics(seconds, state.stages, state.counts)
+    if state.witness is not None:
+        closed = state.bounds[state.witness.disjunct]
+        if closed.level is not None:
+            raise SoundnessError(
+                f"disjunct {state.witness.disjunct} was closed by {closed.closed_by} "
+                "but onnxruntime confirms a counterexample to it"
+            )
+        return Result(Verdict.SAT, state.witness, None, bounds, statistics)
+    if not state.open:
+        return _closed(state, bounds, statistics)
+    still = f"{len(state.open)} of {len(bounds)} disjuncts remain open"
+    if state.interrupted:
+        return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"interrupted; {still}")
+    if state.deadline.expired:
+        return Result(Verdict.TIMEOUT, None, None, bounds, statistics, still)
+    message = f"every engine gave up before the time was over; {still}"
+    return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
+
+
+def _closed(state: State, bounds: tuple[DisjunctBounds, ...], statistics: Statistics) -> Result:
+    levels = {bound.level for bound in bounds}
+    weakest = EvidenceLevel.SOLVER if EvidenceLevel.SOLVER in levels else EvidenceLevel.RIGOROUS
+    methods = tuple(sorted({bound.closed_by for bound in bounds})) or ("the property contradicts itself",)
+    evidence = Evidence(weakest, methods)
+    if weakest is EvidenceLevel.SOLVER and state.options.trust is Trust.RIGOROUS:
+        message = "unsat by the word of a MILP solver only, which --trust rigorous does not accept"
+        return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
+    return Result(Verdict.UNSAT, None, evidence, bounds, statistics)

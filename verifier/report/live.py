@@ -1,0 +1,51 @@
+"""One line on a terminal that tells where a run stands: stage, bounds, what is open, time left.
+
+rich redraws it four times a second from its own thread; the stages only leave their last event here.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from verifier.deadline import Deadline
+from verifier.progress import Event
+
+
+class LiveLine:
+    """A context manager; call it with events.  Draws nothing where stderr is no terminal."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+        self._event = Event("reading the files")
+        console = Console(stderr=True)
+        self._live = Live(self, console=console, transient=True) if console.is_terminal else None
+
+    def __call__(self, event: Event) -> None:
+        self._event = event
+
+    def __enter__(self) -> LiveLine:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def __rich__(self) -> Text:
+        event = self._event
+        line = Text.assemble((event.stage, "bold"))
+        if event.lower is not None:
+            line.append(f"  margin >= {event.lower:.4g}")
+        if event.upper is not None:
+            line.append(f"  <= {event.upper:.4g}")
+        if event.open is not None:
+            line.append(f"  open {event.unit} {event.open:,}")
+        line.append(f"  {self._deadline.remaining:.0f} s left", "dim")
+        return line
