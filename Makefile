@@ -11,10 +11,13 @@ TORCH   ?= torch==2.13.0
 WORKERS ?= auto
 SECONDS ?= 60
 SEED    ?=
+SUITE   ?= acasxu
+TIMEOUT ?= 60
+FILTER  ?=
 
 VENV := .venv
 RUN  := $(VENV)/bin/python
-PIP  := $(RUN) -m pip install --quiet --disable-pip-version-check
+PIP  := $(RUN) -m pip install -qq --disable-pip-version-check
 DEMO := benchmarks/digits
 DATA := ../shared/benchmarks/vnncomp2021
 
@@ -24,7 +27,7 @@ ONE_THREAD := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_N
 SOURCES := verifier bounds vnnlib encodings benchmarks tests tools
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test types lint format unit fuzz bench bench-acasxu clean distclean
+.PHONY: help install demo test types lint format unit fuzz bench clean distclean
 .DELETE_ON_ERROR:
 
 help: ## list the tasks
@@ -50,17 +53,22 @@ $(VENV)/.installed: $(VENV)/.torch pyproject.toml
 	@$(PIP) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed pyproject.toml
-	@echo "Installing what the tests need"
+# Holds all that .installed does, so `make demo` has nothing left to do after `make test`.
+$(VENV)/.installed-dev: $(VENV)/.torch pyproject.toml
+	@echo "Installing the package, what it needs and what the tests need"
 	@$(PIP) -e ".[dev]"
-	@touch $@
+	@touch $@ $(VENV)/.installed
 
 install: $(VENV)/.installed ## create .venv and install the package; then: .venv/bin/verify MODEL SPEC
 
 # --- use -------------------------------------------------------------------------------------------------------
 
-demo: $(VENV)/.installed ## install, then prove one property of a small network and find a counterexample to another
-	@sh tools/demo.sh
+demo: $(VENV)/.installed ## install, prove a property of a small network, find a counterexample to another
+	@mkdir -p out
+	@echo; echo "Can this digit be misread when every pixel may change a little?"
+	$(VENV)/bin/verify $(DEMO)/digits.onnx $(DEMO)/robust.vnnlib --timeout 60
+	@echo; echo "And this one, when the pixels may change more?"
+	$(VENV)/bin/verify $(DEMO)/digits.onnx $(DEMO)/fooled.vnnlib --timeout 60 --image out/counterexample.png
 
 # --- checks ----------------------------------------------------------------------------------------------------
 
@@ -87,8 +95,17 @@ fuzz: $(VENV)/.installed-dev ## compare the engines with exhaustive enumeration:
 
 # --- benchmarks ------------------------------------------------------------------------------------------------
 
-clean: ## remove what was built and every cache
-	rm -rf build dist out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+bench: $(VENV)/.installed ## run a suite on one core and compare: SUITE=acasxu [TIMEOUT=60] [FILTER=regex]
+	@mkdir -p out
+	@$(RUN) -m verifier.benchmarks.run_instances "$(DATA)/$(SUITE)/instances.csv" --results "out/$(SUITE).csv" \
+	    --timeout $(TIMEOUT) --threads 1 --filter "$(FILTER)"
+	@$(RUN) -m verifier.benchmarks.compare "out/$(SUITE).csv" "$(DATA)/$(SUITE)/reference.csv" \
+	    --timeout $(TIMEOUT) --by network
+
+# --- tidying up ------------------------------------------------------------------------------------------------
+
+clean: ## remove what was built and every cache; results in out/ stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## clean, and remove the virtual environment

@@ -100,7 +100,8 @@ def in_subprocess(model: str, spec: str, timeout: float, threads: int) -> dict[s
 
 def in_this_process(model: str, spec: str, timeout: float, threads: int) -> dict[str, Any]:
     """The same from a call; only a message where it failed: one instance must not end the batch."""
-    from verifier import Options, verify
+    from verifier.api import verify
+    from verifier.pipeline import Options
 
     try:
         result = verify(model, spec, timeout, Options(threads=threads))

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from verifier import __version__
@@ -34,7 +33,7 @@ FIRST_WORD_OPTIONS = {"--help", "--version", "--install-completion", "--show-com
 class DefaultCommandGroup(TyperGroup):
     """``verify a.onnx b.vnnlib`` means ``verify check a.onnx b.vnnlib``."""
 
-    def parse_args(self, ctx: Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in FIRST_WORD_OPTIONS:
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)

@@ -52,6 +52,7 @@ class Query:
                     f"but the model has {wanted} {kind} values; use the property made for this model",
                     spec.source or None,
                 )
+        spec = _admit_representable(spec, replay)
         return cls(network, spec, replay, tuple(range(len(spec.disjuncts))))
 
     @property
@@ -62,3 +63,27 @@ class Query:
         """The query for some of the open disjuncts, by their position here."""
         spec = dataclasses.replace(self.spec, disjuncts=tuple(self.disjuncts[i] for i in positions))
         return dataclasses.replace(self, spec=spec, indices=tuple(self.indices[i] for i in positions))
+
+
+def _admit_representable(spec: Spec, replay: Replay) -> Spec:
+    """The spec with every box side that holds no value of the input type stretched to the nearest one.
+
+    An input fixed to 0.1 cannot be given to a float32 model: what the model gets is the float32 next to it.  The
+    stretched box holds both, so ``unsat`` covers either reading and a counterexample can be replayed.  The stretch is
+    below one unit in the last place, and nothing else changes.
+    """
+    stretched: dict[tuple[int, int], tuple[Array, Array]] = {}
+    disjuncts = []
+    for disjunct in spec.disjuncts:
+        key = (id(disjunct.lower), id(disjunct.upper))
+        if key not in stretched:
+            nearest = replay.representable(disjunct.lower, disjunct.lower, disjunct.upper)
+            inside = bool(np.all((disjunct.lower <= nearest) & (nearest <= disjunct.upper)))
+            stretched[key] = (
+                (disjunct.lower, disjunct.upper)
+                if inside
+                else (np.minimum(disjunct.lower, nearest), np.maximum(disjunct.upper, nearest))
+            )
+        lower, upper = stretched[key]
+        disjuncts.append(dataclasses.replace(disjunct, lower=lower, upper=upper))
+    return dataclasses.replace(spec, disjuncts=tuple(disjuncts))

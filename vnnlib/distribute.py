@@ -18,7 +18,7 @@ from verifier.vnnlib.limits import ReadLimits
 
 Clause = tuple[Conjunction, ...]
 
-_WORK_PER_DISJUNCT = 50
+_WORK_PER_DISJUNCT = 20
 """Conjunctions looked at while combining, in all, per disjunct allowed: bounds the time (some seconds)."""
 
 
@@ -43,9 +43,7 @@ def distribute(conjunctions: Sequence[Conjunction], limits: ReadLimits) -> list[
     return done[id(root)]
 
 
-def _options(
-    options: Sequence[Conjunction], done: dict[int, list[Clause]], limits: ReadLimits
-) -> list[Clause]:
+def _options(options: Sequence[Conjunction], done: dict[int, list[Clause]], limits: ReadLimits) -> list[Clause]:
     """The clauses of all options of a choice."""
     clauses: list[Clause] = []
     for option in options:
@@ -79,9 +77,7 @@ def _combined(
     return combined
 
 
-def _product(
-    left: list[Clause], right: list[Clause], limits: ReadLimits, spend: Callable[[int], None]
-) -> list[Clause]:
+def _product(left: list[Clause], right: list[Clause], limits: ReadLimits, spend: Callable[[int], None]) -> list[Clause]:
     """Every clause of ``left`` with every clause of ``right``, where a box is left."""
     bounded_right = [[part for part in clause if part.bounded] for clause in right]
     size_right = len(right) + sum(map(len, right))

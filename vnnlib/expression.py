@@ -22,6 +22,8 @@ _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _VARIABLE = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
 _OPERATORS = frozenset("+-*/")
 _ONE: Rational = 1
+_MAX_DIGITS = 20_000
+"""Binary digits of an exact number.  Products of thousands of decimals would take hours, and mean nothing."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,7 @@ class Variables:
             last = max(names, key=lambda name: names[name])
             if names[last] != len(names) - 1:
                 missing = next(i for i in range(len(names)) if f"{letter}_{i}" not in names)
-                sentence = (
-                    f"{last} is declared but {letter}_{missing} is not; number the {kind}s without gaps"
-                )
+                sentence = f"{last} is declared but {letter}_{missing} is not; number the {kind}s without gaps"
                 raise words.error(sentence, self.places[last])
 
 
@@ -91,11 +91,9 @@ class _Open:
     product: Linear | None = None
 
 
-def expression(words: Words, variables: Variables, start: int) -> tuple[Linear, int]:
-    """The expression that starts at ``start``, and the word behind it.  Raises SpecError."""
+def add_expression(words: Words, variables: Variables, start: int, into: Linear, factor: Rational) -> int:
+    """Adds ``factor`` times the expression that starts at ``start``; the word behind it.  Raises SpecError."""
     texts = words.texts
-    total = Linear()
-    into, factor = total, _ONE
     opened: list[_Open] = []
     i = start
     while True:
@@ -120,8 +118,7 @@ def expression(words: Words, variables: Variables, start: int) -> tuple[Linear, 
             _add_operand(words, variables, i, into, factor)
         i += 1
         if not opened:
-            total.drop_zeros()
-            return total, i
+            return i
         operator = opened[-1]
         if operator.operator == "-":
             factor = -operator.factor
@@ -156,7 +153,8 @@ def _add_operand(words: Words, variables: Variables, i: int, into: Linear, facto
         value = literal(text)
         if value is None:
             raise _not_an_operand(words, i)
-        into.constant += factor * (int(value) if value.is_integer() else Fraction(value))
+        if value:
+            into.constant += factor * (int(value) if value.is_integer() else Fraction(value))
 
 
 def _combined(words: Words, operator: _Open, operand: Linear) -> Linear:
@@ -177,9 +175,11 @@ def _combined(words: Words, operator: _Open, operand: Linear) -> Linear:
         constant, other = Fraction(product.constant), operand
     else:
         raise words.error("a product of two expressions with variables is not linear", operator.word)
-    scaled = Linear()
-    scaled.add(other, constant)
+    scaled = other.times(constant)
     scaled.drop_zeros()
+    for value in (scaled.constant, *scaled.inputs.values(), *scaled.outputs.values()):
+        if value.numerator.bit_length() + value.denominator.bit_length() > _MAX_DIGITS:
+            raise words.error(f"a number here has more than {_MAX_DIGITS} binary digits", operator.word)
     return scaled
 
 
@@ -187,9 +187,7 @@ def _not_an_operand(words: Words, i: int) -> SpecError:
     """Says why the word at ``i`` is neither a usable number nor a declared variable."""
     text = words.texts[i]
     if _VARIABLE.fullmatch(text):
-        return words.error(
-            f"{text} is used but not declared; add (declare-const {text} Real) before this line", i
-        )
+        return words.error(f"{text} is used but not declared; add (declare-const {text} Real) before this line", i)
     if _NUMBER.fullmatch(text):
         return words.error(f"the number {text[:40]} is beyond the range of float64", i)
     return words.expected("a number, a variable X_<number> or Y_<number>, or an arithmetic expression", i)

@@ -43,29 +43,30 @@ class Linear:
 
     def add(self, other: Linear, factor: Rational) -> None:
         """Adds ``factor * other`` in place."""
-        self.constant += factor * other.constant
-        for mine, theirs in ((self.inputs, other.inputs), (self.outputs, other.outputs)):
-            for index, coefficient in theirs.items():
-                mine[index] = mine.get(index, 0) + factor * coefficient
+        if other.constant:
+            self.constant += factor * other.constant
+        for index, coefficient in other.inputs.items():
+            self.inputs[index] = self.inputs.get(index, 0) + factor * coefficient
+        for index, coefficient in other.outputs.items():
+            self.outputs[index] = self.outputs.get(index, 0) + factor * coefficient
+
+    def times(self, factor: Rational) -> Linear:
+        """``factor * self``."""
+        product = Linear()
+        product.add(self, factor)
+        return product
 
     def drop_zeros(self) -> None:
         """Forgets variables that cancelled out."""
-        self.inputs = {index: value for index, value in self.inputs.items() if value}
-        self.outputs = {index: value for index, value in self.outputs.items() if value}
+        if not all(self.inputs.values()):
+            self.inputs = {index: value for index, value in self.inputs.items() if value}
+        if not all(self.outputs.values()):
+            self.outputs = {index: value for index, value in self.outputs.items() if value}
 
     @property
     def is_constant(self) -> bool:
         """Whether no variable is left; meaningful after ``drop_zeros``."""
         return not self.inputs and not self.outputs
-
-    def __sub__(self, other: Linear) -> Linear:
-        difference = Linear()
-        difference.add(self, 1)
-        difference.add(other, -1)
-        return difference
-
-    def __neg__(self) -> Linear:
-        return Linear() - self
 
 
 class Choice:
@@ -124,10 +125,10 @@ class Conjunction:
             self.impossible |= difference.constant >= 0 if strict else difference.constant > 0
         elif len(difference.inputs) == 1 and not difference.outputs:
             ((index, coefficient),) = difference.inputs.items()
-            value = Fraction(-difference.constant) / coefficient
+            value = Fraction(-difference.constant) / coefficient if coefficient != 1 else -difference.constant
             float(value)  # raises OverflowError
             exact = exact_float(value)
-            self.bound(index, value if exact is None else exact, coefficient > 0, strict)
+            self.bound(index, Fraction(value) if exact is None else exact, coefficient > 0, strict)
         else:
             inputs, outputs = sorted(difference.inputs.items()), sorted(difference.outputs.items())
             *coefficients, bound = nearest_multiple(

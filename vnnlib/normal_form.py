@@ -2,8 +2,8 @@
 
 Boxes are closed and rounded outward; what that loses (strictness, a last bit) is kept in the bounds for
 points, so a point of float64 numbers satisfies the disjunct exactly when it satisfies the formula.  The one
-exception is a row whose gathered coefficients fit float64 under no common factor: its entries are the nearest.
-(Rows could say the same as bounds for points, but a matrix of rows over 12,288 inputs takes 1.2 GB.)
+exception is a row whose gathered coefficients fit float64 under no common factor: its entries are the
+nearest.  (Rows could say the same as bounds for points, but for 12,288 inputs their matrix takes 1.2 GB.)
 
 Equal things are shared between disjuncts (boxes, input coefficients, the zero view that stands for "no row
 mentions an input"): a robustness property over 12,288 inputs and 200 classes is one box and 200 short rows.
@@ -126,15 +126,13 @@ class _Boxes:
 
     def _check_bounded(self, box: _Box, position: int, n_clauses: int) -> None:
         for side, values, comparison in (("lower", box.lower, ">="), ("upper", box.upper, "<=")):
-            missing = np.flatnonzero(np.isinf(values))
-            if not len(missing):
+            if np.isfinite(values).all():
                 continue
+            missing = np.flatnonzero(np.isinf(values))
             name = f"X_{missing[0]}"
             others = f" (nor have {len(missing) - 1} other inputs)" if len(missing) > 1 else ""
             where = f" in disjunct {position + 1} of {n_clauses}" if n_clauses > 1 else ""
-            sentence = (
-                f"{name} has no {side} bound{others}{where}; add (assert ({comparison} {name} <number>))"
-            )
+            sentence = f"{name} has no {side} bound{others}{where}; add (assert ({comparison} {name} <number>))"
             raise self._words.error(sentence, self._formula.declared[missing[0]])
 
 
@@ -183,6 +181,7 @@ class _Tables:
     def __init__(self, n_inputs: int, n_outputs: int, cells: _Cells) -> None:
         self._n_inputs, self._n_outputs, self._cells = n_inputs, n_outputs, cells
         self._inputs: dict[tuple[Terms, ...], Array] = {}
+        self._views: dict[int, Array] = {}
 
     def of(self, rows: Sequence[Row]) -> LinearConstraints:
         self._cells.take(len(rows) * (self._n_outputs + 2))
@@ -194,9 +193,15 @@ class _Tables:
         strict = np.array([row.strict for row in rows], np.bool_)
         return LinearConstraints(self._input_part(rows), outputs, bounds, strict)
 
+    def _zeros(self, n_rows: int) -> Array:
+        """What stands for the input part where no row mentions an input: a view of a single zero."""
+        if n_rows not in self._views:
+            self._views[n_rows] = np.broadcast_to(0.0, (n_rows, self._n_inputs))
+        return self._views[n_rows]
+
     def _input_part(self, rows: Sequence[Row]) -> Array:
         if not any(row.inputs for row in rows):
-            return np.broadcast_to(0.0, (len(rows), self._n_inputs))
+            return self._zeros(len(rows))
         key = tuple(row.inputs for row in rows)
         inputs = self._inputs.get(key)
         if inputs is None:

@@ -10,11 +10,10 @@ and puts the bound into its dictionary.  Everything else goes through exact arit
 
 from __future__ import annotations
 
-import itertools
 import math
 
 from verifier.errors import SpecError
-from verifier.vnnlib.expression import Variables, expression, literal
+from verifier.vnnlib.expression import Variables, add_expression, literal
 from verifier.vnnlib.formula import Choice, Conjunction, Formula, Linear, Row
 from verifier.vnnlib.lexer import END, Words
 
@@ -72,9 +71,7 @@ class _Parser:
         depth, i = 1, start + 1
         while depth:
             if texts[i] == END:
-                raise self.words.error(
-                    f"the command {texts[start + 1]} is never closed; a ')' is missing", start
-                )
+                raise self.words.error(f"the command {texts[start + 1]} is never closed; a ')' is missing", start)
             depth += (texts[i] == "(") - (texts[i] == ")")
             i += 1
         return i
@@ -208,38 +205,39 @@ class _Parser:
     def _comparison(self, start: int, target: Conjunction | Choice, negated: bool) -> int:
         """Adds the comparison that starts at ``start``; the word behind it."""
         words, texts = self.words, self.words.texts
-        behind = self._simple_comparison(start, target, negated)
-        if behind is not None:
-            return behind
-        operands = []
-        i = start + 2
-        while texts[i] != ")":
-            operand, i = expression(words, self.variables, i)
-            operands.append(operand)
-        if len(operands) < 2:
-            raise words.error(f"{texts[start + 1]} needs two operands", start + 1)
+        behind_simple = self._simple_comparison(start, target, negated)
+        if behind_simple is not None:
+            return behind_simple
+        differences = []
+        left, behind = start + 2, start
         try:
-            self._add(_differences(texts[start + 1], operands), target, negated)
+            while texts[behind] != ")":
+                difference = Linear()
+                right = add_expression(words, self.variables, left, difference, 1)
+                if texts[right] == ")":
+                    raise words.error(f"{texts[start + 1]} needs two operands", start + 1)
+                behind = add_expression(words, self.variables, right, difference, -1)
+                differences.append(difference)
+                left = right
+            self._add(_at_most_zero(texts[start + 1], differences), target, negated)
         except OverflowError:
             sentence = "the numbers of this constraint, gathered, are beyond the range of float64"
             raise words.error(sentence, start) from None
-        return i + 1
+        return behind + 1
 
-    def _add(
-        self, differences: list[tuple[Linear, bool]], target: Conjunction | Choice, negated: bool
-    ) -> None:
-        """Adds that all the differences are <= 0 (< 0 where strict), or, negated, that one of them is not."""
+    def _add(self, differences: list[tuple[Linear, bool]], target: Conjunction | Choice, negated: bool) -> None:
+        """Adds that all the differences are <= 0 (< 0 where True), or, negated, that one of them is not."""
         if not negated:
             conjunction = self._part(target)
             for difference, strict in differences:
                 conjunction.require(difference, strict)
-        elif len(differences) == 1 and isinstance(target, Conjunction):
+        elif len(differences) == 1:
             ((difference, strict),) = differences
-            target.require(-difference, not strict)
+            self._part(target).require(difference.times(-1), not strict)
         else:
             choice = target if isinstance(target, Choice) else self._choice(target)
             for difference, strict in differences:
-                self._option(choice).require(-difference, not strict)
+                self._option(choice).require(difference.times(-1), not strict)
 
     def _simple_comparison(self, start: int, target: Conjunction | Choice, negated: bool) -> int | None:
         """Adds a comparison of an input or output with a number, or of two outputs; None for any other.
@@ -303,12 +301,12 @@ def _output_row(left: _Operand, right: _Operand, is_less: bool, strict: bool) ->
     return Row((), tuple(sorted(terms)), bound, strict)
 
 
-def _differences(comparison: str, operands: list[Linear]) -> list[tuple[Linear, bool]]:
-    """What must be <= 0 (< 0 where True) for neighbouring operands to compare as they should."""
-    differences = []
-    for left, right in itertools.pairwise(operands):
-        if comparison in ("<=", "<", "="):
-            differences.append((left - right, comparison == "<"))
-        if comparison in (">=", ">", "="):
-            differences.append((right - left, comparison == ">"))
-    return differences
+def _at_most_zero(comparison: str, differences: list[Linear]) -> list[tuple[Linear, bool]]:
+    """What must be <= 0 (< 0 where True) for the differences, left minus right, to compare as they should."""
+    parts = []
+    for difference in differences:
+        if comparison != ">" and comparison != ">=":
+            parts.append((difference, comparison == "<"))
+        if comparison != "<" and comparison != "<=":
+            parts.append((difference.times(-1), comparison == ">"))
+    return parts

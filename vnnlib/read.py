@@ -32,9 +32,7 @@ def read(path: str | Path, limits: ReadLimits | None = None) -> Spec:
 def read_text(text: str, source: str = "", limits: ReadLimits | None = None) -> Spec:
     """The property in a VNN-LIB 1.0 text.  source: what messages call it.  Raises SpecError."""
     if not text.strip():
-        raise SpecError(
-            "the file is empty; a property declares variables and asserts constraints", source or None
-        )
+        raise SpecError("the file is empty; a property declares variables and asserts constraints", source or None)
     words = Words(text, source)
     return normal_form(parse(words), words, limits or ReadLimits())
 
@@ -55,9 +53,7 @@ def _contents(path: Path, limits: ReadLimits) -> bytes:
     if contents.startswith(_GZIP_MAGIC) and len(contents) <= limits.expanded_bytes:
         contents = _expanded(contents, path, limits)
     if len(contents) > limits.expanded_bytes:
-        sentence = (
-            f"the text is longer than the limit of {limits.expanded_bytes} bytes; raise the limit to read it"
-        )
+        sentence = f"the text is longer than the limit of {limits.expanded_bytes} bytes; raise the limit to read it"
         raise SpecError(sentence, path)
     return contents
 
@@ -88,7 +84,5 @@ def _decoded(contents: bytes, path: str | Path) -> str:
     except UnicodeDecodeError as error:
         before = contents[: error.start]
         line, column = before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-        sentence = (
-            f"the byte 0x{contents[error.start]:02x} is not UTF-8 text; a property is a plain text file"
-        )
+        sentence = f"the byte 0x{contents[error.start]:02x} is not UTF-8 text; a property is a plain text file"
         raise SpecError(sentence, path, line, column) from None

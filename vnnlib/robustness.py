@@ -28,27 +28,30 @@ def robustness(
     Raises OptionError for a label, radius, point or bounds that make no sense.
     """
     centre = np.asarray(x, np.float64)
-    radius = np.broadcast_to(np.asarray(epsilon, np.float64), centre.shape)
+    radius = _like(centre, epsilon, "radius")
     if not centre.size or not np.isfinite(centre).all():
         raise OptionError("the input must consist of finite numbers, at least one")
     if not (np.isfinite(radius).all() and (radius >= 0).all()):
         raise OptionError(f"the radius must be finite and not negative, not {epsilon}")
     if n_outputs < 2 or not 0 <= label < n_outputs:
-        raise OptionError(
-            f"the label must be one of 0 to {n_outputs - 1} and there must be another class, not {label}"
-        )
+        raise OptionError(f"the label must be one of 0 to {n_outputs - 1} and there must be another class, not {label}")
     lower, upper = -_sum_rounded_up(-centre, radius), _sum_rounded_up(centre, radius)
     if bounds is not None:
-        lower, upper = np.maximum(lower, bounds[0]), np.minimum(upper, bounds[1])
+        lower = np.maximum(lower, _like(centre, bounds[0], "lower bound"))
+        upper = np.minimum(upper, _like(centre, bounds[1], "upper bound"))
     if not (lower <= upper).all():
-        raise OptionError(
-            "the input lies outside the bounds by more than the radius; is it scaled like them?"
-        )
+        raise OptionError("the input lies outside the bounds by more than the radius; is it scaled like them?")
     if not (np.isfinite(lower).all() and np.isfinite(upper).all()):
         raise OptionError("the ball reaches beyond the range of float64; choose a smaller radius")
-    return Spec(
-        centre.size, n_outputs, _other_classes(lower.ravel() + 0.0, upper.ravel() + 0.0, label, n_outputs)
-    )
+    return Spec(centre.size, n_outputs, _other_classes(lower.ravel() + 0.0, upper.ravel() + 0.0, label, n_outputs))
+
+
+def _like(centre: Array, value: float | Array, name: str) -> Array:
+    """``value`` in the shape of the input.  Raises OptionError where it has another."""
+    values = np.asarray(value, np.float64)
+    if values.shape not in ((), centre.shape):
+        raise OptionError(f"the values of the {name} do not have the shape of the input, {centre.shape}")
+    return np.broadcast_to(values, centre.shape)
 
 
 def _other_classes(lower: Array, upper: Array, label: int, n_outputs: int) -> tuple[Disjunct, ...]:

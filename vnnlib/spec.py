@@ -8,9 +8,10 @@ output ``y`` when some disjunct holds, and a disjunct holds when
 row by row (``<`` where ``strict``).  Rows whose output part is zero are constraints on the input alone.
 Decimal literals are read as the nearest float64.
 
-A box is closed and its sides are float64, which not every bound in a property is: ``X_0 < 1``, ``3 X_0 <= 1``.
-Such a side is rounded outward, so that the box covers every real input the property means, and the bound that
-float64 points have to keep stands in ``point_lower`` and ``point_upper``: nothing is lost in either direction.
+A box is closed and its sides are float64, which not every bound in a property is: ``X_0 < 1``,
+``3 X_0 <= 1``.  Such a side is rounded outward, so that the box covers every real input the property means, and
+the bound that float64 points have to keep stands in ``point_lower`` and ``point_upper``: nothing is lost in
+either direction.
 """
 
 from __future__ import annotations

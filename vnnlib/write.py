@@ -63,7 +63,7 @@ def _one_of(options: Iterator[str]) -> str:
 
 def _same_box(one: Disjunct, two: Disjunct) -> bool:
     return all(
-        mine is theirs or np.array_equal(mine, theirs)
+        mine is theirs or (mine is not None and theirs is not None and np.array_equal(mine, theirs))
         for mine, theirs in (
             (one.lower, two.lower),
             (one.upper, two.upper),

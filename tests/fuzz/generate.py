@@ -36,10 +36,8 @@ def random_case(seed: int) -> Case:
         # Mostly one side for all: a single reachable disjunct would hide the others.
         side = usual if rng.random() < 0.8 else -usual
         disjunct = random_rows(rng, network, lower, upper)
-        if rng.random() < 0.2:
-            disjunct = planted(rng, network, disjunct)
-        else:
-            disjunct = placed(rng, network, disjunct, side)
+        is_planted = rng.random() < 0.2
+        disjunct = planted(rng, network, disjunct) if is_planted else placed(rng, network, disjunct, side)
         disjuncts.append(with_input_row(rng, disjunct) if rng.random() < 0.15 else disjunct)
     return Case(network, spec_of(network, tuple(disjuncts)), seed)
 

@@ -18,7 +18,14 @@ import pytest
 from package_map import ROOT, modules, package_folders
 
 TIERS: tuple[tuple[str, ...], ...] = (
-    ("verifier.errors", "verifier.deadline", "verifier.progress", "verifier.verdict", "verifier.watchdog"),
+    (
+        "verifier.deadline",
+        "verifier.errors",
+        "verifier.options",
+        "verifier.progress",
+        "verifier.verdict",
+        "verifier.watchdog",
+    ),
     ("verifier.vnnlib", "verifier.model"),
     ("verifier.query",),
     ("verifier.bounds",),
@@ -26,7 +33,6 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("verifier.solve",),
     ("verifier.search",),
     ("verifier.pipeline", "verifier.report"),
-    ("verifier.options",),
     ("verifier.api",),
     ("verifier.benchmarks", "verifier.cli"),
     ("verifier",),

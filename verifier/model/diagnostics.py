@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto
 
 _LONGEST = 300
 
@@ -31,3 +31,8 @@ def node_name(node: NodeProto) -> str:
 def describe(node: NodeProto) -> str:
     """``Relu (node 'relu_1')``."""
     return f"{operator_name(node)} (node {node_name(node)!r})"
+
+
+def element_name(element: int) -> str:
+    """``FLOAT16`` and so on; the number where it is not a type that onnx knows."""
+    return TensorProto.DataType.Name(element) if element in TensorProto.DataType.values() else f"type {element}"

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import NodeProto, OperatorSetIdProto, helper, numpy_helper
 
 from verifier.errors import ModelError
 from verifier.model.diagnostics import describe, first_line
-from verifier.model.replay import SILENT
+from verifier.model.session import open_session
 
 AnyArray = NDArray[np.generic]
 _IR_VERSION = 8
@@ -39,12 +38,8 @@ def evaluate(
     outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
     graph = helper.make_graph([node], "one_node", [], outputs, list(initializers.values()))
     model = helper.make_model(graph, opset_imports=opsets, ir_version=_IR_VERSION)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = SILENT
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
+        session = open_session(model.SerializeToString(), optimise=False)
         values = session.run(wanted, {})
     except Exception as error:  # onnxruntime's own classes, most of them bare
         raise ModelError(f"onnxruntime cannot evaluate {describe(node)}: {first_line(error)}") from None

@@ -6,6 +6,7 @@ their place), so that one error lists all of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from verifier.errors import ModelError
-from verifier.model.diagnostics import first_line, node_name, operator_name
+from verifier.model.diagnostics import describe, first_line, node_name, operator_name
 from verifier.model.folding import AnyArray, evaluate
 from verifier.model.lowering import RULES
 from verifier.model.lowering.call import Builder, Call, Constant, UnsupportedError, Value, Variable, as_floats
@@ -33,6 +34,8 @@ HINTS = {
 }
 NO_RULE = "operator not supported"
 Finding = tuple[NodeProto, str]  # a node and why it is not supported
+# Initializers up to this size may say shapes, which inference needs to know.
+_SHAPE_TENSOR = 1024
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
@@ -51,6 +54,8 @@ def lower(model: ModelProto, input_name: str, input_shape: Shape, name: str, inp
     result = walk.lookup(target)
     if isinstance(result, Constant):
         result = walk.builder.constant(as_floats(result.value, result.name, "the output"))
+    if not math.prod(result.shape):
+        raise ModelError(f"the output {target!r} has no values (shape {result.shape}); export the model again")
     if result.index == 0:
         result = walk.builder.add(Reshape(result.shape), result)
     return Network(tuple(walk.builder.nodes[: result.index + 1]), name, input_dtype)
@@ -108,6 +113,11 @@ class _Walk:
         except UnsupportedError as error:
             self.unsupported.append((node, str(error)))
             values = tuple(self._stand_in(name) for name in node.output)
+        except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # A malformed node, or a rule that does not know some corner of its operator.
+            raise ModelError(
+                f"{describe(node)} cannot be understood ({first_line(error)}); export the model again or report it"
+            ) from error
         for name, value in zip(node.output, values, strict=False):
             if name:
                 self._values[name] = value
@@ -165,10 +175,17 @@ class _Walk:
 
 
 def _inferred_shapes(model: ModelProto, input_shape: Shape) -> dict[str, Shape]:
-    """The static shapes that onnx infers, without the weights: those are only copied for nothing."""
-    light = ModelProto()
-    light.CopyFrom(model)
-    initializers = {tensor.name for tensor in light.graph.initializer}
+    """The static shapes that onnx infers; large weights count only with their own shapes."""
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        small = math.prod(tensor.dims) <= _SHAPE_TENSOR
+        light.graph.initializer.append(
+            tensor if small else TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+        )
+    initializers = {tensor.name for tensor in model.graph.initializer}
     for value in light.graph.input:
         if value.name not in initializers:
             dims = value.type.tensor_type.shape.dim

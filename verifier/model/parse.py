@@ -7,6 +7,7 @@ and does the network compute what onnxruntime computes.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import onnx
@@ -16,6 +17,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto
 
 from verifier.errors import ModelError
 from verifier.model import graph, load_check, simplify
+from verifier.model.diagnostics import element_name
 from verifier.model.external import attach
 from verifier.model.files import PICKLE_HINTS
 from verifier.model.network import Network
@@ -24,6 +26,7 @@ from verifier.model.replay import InputType, OnnxReplay
 
 OLDEST_OPSET = 7
 PROTOBUF_LIMIT = 2**31 - 1
+MOST_INPUTS = 2**28
 INPUT_TYPES: dict[int, InputType] = {TensorProto.FLOAT: "float32", TensorProto.DOUBLE: "float64"}
 
 
@@ -102,7 +105,7 @@ def _only_input(model: ModelProto) -> ValueInfoProto:
         raise ModelError(
             f"the model has {len(inputs)} inputs ({found}), but exactly one is supported; export it with a single input"
         )
-    (source,) = inputs
+    source: ValueInfoProto = inputs[0]
     return source
 
 
@@ -119,7 +122,7 @@ def _only_output(model: ModelProto) -> None:
 def _input_type(source: ValueInfoProto) -> InputType:
     element = source.type.tensor_type.elem_type
     if not source.type.HasField("tensor_type") or element not in INPUT_TYPES:
-        kind = TensorProto.DataType.Name(element) if source.type.HasField("tensor_type") else "not a tensor"
+        kind = element_name(element) if source.type.HasField("tensor_type") else "not a tensor"
         raise ModelError(
             f"the input {source.name!r} is {kind}; only FLOAT and DOUBLE inputs are supported, "
             "convert and export the model again"
@@ -143,4 +146,6 @@ def _input_shape(source: ValueInfoProto) -> Shape:
                 f"dimension {axis} of the input {source.name!r} has no fixed size ({symbol}); only the first "
                 "may be dynamic, export the model with fixed sizes"
             )
+    if math.prod(shape) > MOST_INPUTS:
+        raise ModelError(f"the input {source.name!r} of shape {tuple(shape)} has more than {MOST_INPUTS} values")
     return tuple(shape)

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from verifier.errors import ModelError
 from verifier.model.diagnostics import first_line
+from verifier.model.session import open_session
 
 Array = NDArray[np.float64]
 InputType = Literal["float32", "float64"]
 
 ELEMENT_TYPES: dict[str, InputType] = {"tensor(float)": "float32", "tensor(double)": "float64"}
-SILENT = 4
 
 
 class OnnxReplay:
@@ -31,20 +31,19 @@ class OnnxReplay:
     """
 
     def __init__(self, model: bytes, folder: Path | None = None, threads: int = 1) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = threads
-        options.log_severity_level = SILENT
-        if folder is not None:
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(folder.resolve())
-            )
         try:
-            self._session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
+            self._session = open_session(model, folder, threads)
         except Exception as error:  # onnxruntime raises a dozen classes of its own, most of them bare
-            raise ModelError(f"onnxruntime cannot load the model: {first_line(error)}") from None
-        (source,) = self._session.get_inputs()
-        (target,) = self._session.get_outputs()
+            raise ModelError(
+                f"onnxruntime {onnxruntime.__version__} cannot load the model ({first_line(error)}); export it "
+                "again, or update onnxruntime"
+            ) from None
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise ModelError(
+                f"the model has {len(inputs)} inputs and {len(outputs)} outputs; exactly one of each is supported"
+            )
+        source, target = inputs[0], outputs[0]
         if source.type not in ELEMENT_TYPES:
             raise ModelError(f"the input {source.name!r} is a {source.type}; only float and double are supported")
         self._input_name, self._output_name = source.name, target.name
@@ -107,8 +106,9 @@ def nearest_inside(x: Array, lower: Array, upper: Array, dtype: InputType = "flo
     clipped = np.clip(np.asarray(x, dtype=np.float64), lower, upper)
     if dtype == "float64":
         return clipped
-    nearest = clipped.astype(np.float32)
-    down = np.where(nearest > upper, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-    inside = np.where(down < lower, np.nextafter(down, np.float32(np.inf)), down)
+    limit = np.finfo(np.float32).max
+    nearest = np.clip(clipped, -limit, limit).astype(np.float32)
+    down = np.where(nearest > upper, np.nextafter(nearest, -limit), nearest)
+    inside = np.where(down < lower, np.nextafter(down, limit), down)
     fits = (inside >= lower) & (inside <= upper)
     return np.where(fits, inside, nearest).astype(np.float64)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto
 
+from verifier.model.diagnostics import element_name
 from verifier.model.folding import evaluate
 from verifier.model.lowering.call import Call, Constant, UnsupportedError, Value, Variable, positions
 from verifier.model.lowering.registry import Rules
@@ -66,7 +67,7 @@ def cast(call: Call) -> Value:
     call.ignore("saturate", "round_mode")
     target = call.attribute("to")
     if target not in (TensorProto.FLOAT, TensorProto.DOUBLE):
-        raise UnsupportedError(f"attribute to = {TensorProto.DataType.Name(target)} (only FLOAT and DOUBLE are)")
+        raise UnsupportedError(f"attribute to = {element_name(target)} (only FLOAT and DOUBLE are)")
     return call.value(0)
 
 

@@ -53,10 +53,13 @@ def axes(call: Call, spatial: Shape, kernel: Shape) -> tuple[Axis, ...]:
     ceil_mode = bool(call.attribute("ceil_mode", 0))
     if any(pad < 0 for pad in pads):
         raise UnsupportedError(f"attribute pads = {tuple(pads)} (negative)")
-    return tuple(
+    found = tuple(
         _axis(spatial[i], kernel[i], strides[i], dilations[i], pads[i], pads[n + i], auto_pad, ceil_mode)
         for i in range(n)
     )
+    if any(axis.count < 1 for axis in found):
+        raise UnsupportedError(f"its window of {kernel} is larger than its padded input of {spatial}")
+    return found
 
 
 def _axis(
