@@ -45,29 +45,28 @@ def test_differences_by_rounding_stay_far_below_the_tolerance(build, seed):
     assert tolerance.max() <= 1e-2 * np.abs(expected).max()
 
 
-def changed(network: Network, index: int, **changes: object) -> Network:
+def changed(network: Network, place: int, /, **changes: object) -> Network:
     nodes = list(network.nodes)
-    operator = dataclasses.replace(nodes[index].operator, **changes)
-    nodes[index] = dataclasses.replace(nodes[index], operator=operator)
+    operator = dataclasses.replace(nodes[place].operator, **changes)
+    nodes[place] = dataclasses.replace(nodes[place], operator=operator)
     return dataclasses.replace(network, nodes=tuple(nodes))
 
 
 @pytest.mark.parametrize("build", [residual, convolutional, deep])
 def test_small_faults_in_any_operator_are_found(build):
-    """One weight off by 2 %, or two indices exchanged."""
+    """Weights that are off by 1 %, or a wrong order of entries."""
     network = build(np.random.default_rng(3))
     replay = replay_of(network)
     for index, entry in enumerate(network.nodes):
         operator = entry.operator
         if isinstance(operator, Linear | Conv | Scale):
             name = "scale" if isinstance(operator, Scale) else "weight"
-            values = getattr(operator, name).clone()
-            values.view(-1)[values.abs().argmax()] *= 1.02
+            values = getattr(operator, name) * 1.01
         elif isinstance(operator, Gather):
             name, values = "index", operator.index.flip(-1)
         else:
             continue
-        with pytest.raises(ModelError, match=r"output \d is .* in onnxruntime but .* rounding explains"):
+        with pytest.raises(ModelError, match=r"output \d is .* in onnxruntime but .*rounding explains"):
             check(changed(network, index, **{name: values}), replay, points=20)
 
 
@@ -97,7 +96,7 @@ def test_points_come_from_the_box_and_include_corners():
 def test_overflow_in_onnxruntime(op, weight):
     model = make([node(op, ["x", "w"], ["h"]), node("Mul", ["h", "w"])], (1, 3), {"w": np.float32(weight)})
     if op == "Mul":
-        with pytest.raises(ModelError, match="NaN or infinite output .* for the input"):
+        with pytest.raises(ModelError, match=r"NaN or infinite output .* for the input"):
             read(model)
     else:
         read(model)

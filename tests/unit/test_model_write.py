@@ -55,6 +55,10 @@ NETWORKS = [residual, convolutional, stacked, batched_convolution, vector, lambd
 def test_round_trip(make, dtype, tmp_path):
     rng = np.random.default_rng(0)
     network = dataclasses.replace(make(rng), input_dtype=dtype)
+    if dtype == "float64" and any(isinstance(entry.operator, Conv) for entry in network.nodes):
+        with pytest.raises(ModelError, match="onnxruntime has no float64 convolution"):
+            to_onnx(network)
+        return
     path = tmp_path / "written.onnx"
     write(network, path)
     model = load(path)

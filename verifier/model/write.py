@@ -28,7 +28,8 @@ INPUT, OUTPUT = "X", "Y"
 def to_onnx(network: Network) -> ModelProto:
     """The checked model, with input X and output Y of the network's shapes.
 
-    Raises ModelError when a weight is too large for float32.
+    Raises ModelError when a weight is too large for float32, and for convolutions in float64, which
+    onnxruntime cannot run.
     """
     writer = _Writer(network)
     for index in range(1, len(network.nodes)):
@@ -104,6 +105,8 @@ class _Writer:
         self.emit("Add", [product, self.floats(bias)], output)
 
     def _conv(self, operator: Conv, source: str, output: str) -> None:
+        if self.network.input_dtype == "float64":
+            raise ModelError("onnxruntime has no float64 convolution; write the network with float32 inputs")
         self.emit(
             "Conv",
             [source, self.floats(_array(operator.weight)), self.floats(_array(operator.bias))],

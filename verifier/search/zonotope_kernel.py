@@ -291,6 +291,8 @@ def search(
                 for i in range(D):
                     own_lo[i] = lo[i]
                     own_hi[i] = hi[i]
+                    own_corner[i] = lo[i]
+                    own_score[i] = hi[i] - lo[i]
                 for r in range(first_row[d], first_row[d + 1]):
                     bound = row_bound(
                         lo, hi, W, b, sizes, low, high, share, rows[r], constants[r], input_rows[r],
