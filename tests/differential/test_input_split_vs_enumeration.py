@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+
 from support import networks
 from support.oracle import minimum_margin
 from support.replay import TorchReplay

@@ -72,7 +72,7 @@ def agree(model: onnx.ModelProto, seed: int = 0, points: int = 5) -> Network:
     assert found.shape == expected.shape
     assert np.all(np.abs(found - expected) <= tolerance), (found, expected, tolerance)
     # The tolerance must not be vacuous: far below what a wrong weight or index would change.
-    assert tolerance.max() <= 1e-3 * max(np.abs(expected).max(), 1e-3)
+    assert tolerance.max() <= 5e-3 * max(np.abs(expected).max(), 1e-3)
     plain = raw.forward(torch.from_numpy(x)).numpy()
     assert np.allclose(plain, expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max())
     check_invariants(network)

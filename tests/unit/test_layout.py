@@ -189,7 +189,8 @@ def test_file_has_a_head_and_a_length(file: Path) -> None:
     if source.strip():
         assert ast.get_docstring(ast.parse(source)), f"{file}: say at its head what the file is"
     lines = len(source.splitlines())
-    assert lines <= MAX_LINES, f"{file} has {lines} lines: is it one technique, or several in one room?"
+    # Tables of cases may be long.
+    assert lines <= MAX_LINES or file.parts[0] == "tests", f"{file} has {lines} lines: is it one technique?"
 
 
 def test_no_second_copies() -> None:

@@ -360,6 +360,11 @@ def test_unsupported_operators(save, nodes: list[NodeProto], weights, pattern):
     refused(save(make(nodes, (3, 3), weights)), f"not supported.*{pattern}")
 
 
+def test_double_models_that_continue_in_float(save):
+    nodes = [node("Cast", ["x"], ["f"], to=TensorProto.FLOAT), node("Cast", ["f"], to=TensorProto.DOUBLE)]
+    refused(save(make(nodes, (1, 3), dtype=TensorProto.DOUBLE)), "to = FLOAT in a model with DOUBLE input")
+
+
 def test_three_dimensional_convolutions(save):
     model = make([node("Conv", ["x", "w"])], (1, 1, 3, 3, 3), {"w": np.ones((1, 1, 2, 2, 2), np.float32)})
     refused(save(model), r"Conv \(node 'Conv_y'\): 3 spatial dimensions \(1 and 2 are supported\)")

@@ -82,7 +82,5 @@ def test_every_module_imports_from_the_wheel(clean: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("spec", "verdict"), [("robust.vnnlib", "unsat"), ("fooled.vnnlib", "sat")])
 def test_demo_runs_from_the_wheel(clean: Path, tmp_path: Path, spec: str, verdict: str) -> None:
-    printed = run(
-        clean / "verify", DEMO / "digits.onnx", DEMO / spec, "--timeout", "60", cwd=tmp_path
-    ).splitlines()
+    printed = run(clean / "verify", DEMO / "digits.onnx", DEMO / spec, "--timeout", "60", cwd=tmp_path).splitlines()
     assert printed[0] == verdict

@@ -22,6 +22,7 @@ from verifier.model.lowering.call import Builder, Call, Constant, UnsupportedErr
 from verifier.model.network import Network
 from verifier.model.operators import Reshape
 from verifier.model.operators.affine import Shape
+from verifier.model.replay import InputType
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 RANDOM = frozenset(
@@ -39,13 +40,13 @@ _SHAPE_TENSOR = 1024
 _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
-def lower(model: ModelProto, input_name: str, input_shape: Shape, name: str, input_dtype: Any) -> Network:
+def lower(model: ModelProto, input_name: str, input_shape: Shape, name: str, input_dtype: InputType) -> Network:
     """The model's network, not yet simplified; nodes that the output does not need are still there.
 
     model: checked by onnxruntime, with one input and one output, its external data loaded.
     Raises ModelError with the list of all unsupported nodes.
     """
-    walk = _Walk(model, input_name, input_shape)
+    walk = _Walk(model, Builder(input_shape, input_name, input_dtype))
     for node in model.graph.node:
         walk.visit(node)
     if walk.unsupported:
@@ -86,14 +87,16 @@ def _summary(findings: list[Finding]) -> str:
 
 
 class _Walk:
-    def __init__(self, model: ModelProto, input_name: str, input_shape: Shape) -> None:
+    """The values known so far, by name, and the IR nodes built so far."""
+
+    def __init__(self, model: ModelProto, builder: Builder) -> None:
         graph = model.graph
         self.model = model
         self.opset = max((o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS), default=1)
-        self.builder = Builder(input_shape, input_name)
+        self.builder = builder
         self.unsupported: list[Finding] = []
         self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
-        self._values: dict[str, Value | None] = {input_name: self.builder.source}
+        self._values: dict[str, Value | None] = {builder.nodes[0].name: builder.source}
         self._read = {name for node in graph.node for name in node.input if name}
         self._read.update(output.name for output in graph.output)
         self._shapes: dict[str, Shape] | None = None

@@ -23,6 +23,7 @@ from verifier.model.folding import AnyArray
 from verifier.model.network import Node
 from verifier.model.operators import Gather, Input, Operator, Relu, Reshape, Scale, Sum
 from verifier.model.operators.affine import Shape
+from verifier.model.replay import InputType
 
 Floats = NDArray[np.float64]
 
@@ -72,7 +73,8 @@ def _finite(values: Tensor) -> bool:
 class Builder:
     """Collects IR nodes; the short methods are the vocabulary of the lowering rules."""
 
-    def __init__(self, input_shape: Shape, input_name: str) -> None:
+    def __init__(self, input_shape: Shape, input_name: str, input_dtype: InputType) -> None:
+        self.input_dtype = input_dtype
         self.nodes: list[Node] = [Node(Input(input_shape), (), input_shape, input_name)]
         self.current = ""
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from verifier.model.lowering.call import Builder, Call, UnsupportedError, Value, Variable, positions
 from verifier.model.lowering.elementwise import affine, broadcast
+from verifier.model.lowering.reductions import reduced_axes
 from verifier.model.lowering.registry import Rules
 from verifier.model.lowering.windows import axes
 from verifier.model.operators import Concat
@@ -122,8 +123,6 @@ def global_max_pool(call: Call) -> Value:
 
 
 def _reduce(call: Call, sign: float) -> Value:
-    from verifier.model.lowering.reductions import reduced_axes
-
     x = call.variable(0)
     which = reduced_axes(call, x, since=18)
     keep = bool(call.attribute("keepdims", 1))
