@@ -13,7 +13,7 @@ from torch import Tensor
 from verifier.bounds.level import Bounds, Level
 from verifier.bounds.rounding import MOVES, TINY, UNIT, attainable_level, gamma
 from verifier.model.network import Network
-from verifier.model.operators import Relu
+from verifier.model.operators import Input, Relu
 
 
 def interval_bounds(network: Network, lower: Tensor, upper: Tensor) -> tuple[Bounds, ...]:
@@ -42,6 +42,7 @@ def step(network: Network, index: int, found: list[Bounds] | tuple[Bounds, ...])
     level = min(source.level for source in sources)
     if isinstance(operator, Relu):
         return Bounds(sources[0].lower.clamp(min=0), sources[0].upper.clamp(min=0), level)
+    assert not isinstance(operator, Input)
     if isinstance(operator, MOVES):
         return Bounds(
             operator.forward(*(source.lower for source in sources)),

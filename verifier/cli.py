@@ -33,7 +33,7 @@ FIRST_WORD_OPTIONS = {"--help", "--version", "--install-completion", "--show-com
 class DefaultCommandGroup(TyperGroup):
     """``verify a.onnx b.vnnlib`` means ``verify check a.onnx b.vnnlib``."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in FIRST_WORD_OPTIONS:
             args = [DEFAULT_COMMAND, *args]
         return super().parse_args(ctx, args)
@@ -187,23 +187,16 @@ def _report_error(error: InputError, outputs: Outputs) -> None:
     message = " ".join(str(error).split())
     typer.echo(f"error: {message}", err=True)
     result = Result(Verdict.ERROR, message=message)
-    for path, text in (
-        (outputs.json, lambda: _as_json(result)),
-        (outputs.result, lambda: "error\n"),
-    ):
+    from verifier.report.text import as_json
+
+    for path, text in ((outputs.json, as_json(result, {})), (outputs.result, "error\n")):
         if path is None:
             continue
         try:
             check_writable(path)
-            write_whole(path, text())
+            write_whole(path, text)
         except InputError:
             continue  # this very path may be what the sentence is about
-
-
-def _as_json(result: Result) -> str:
-    from verifier.report.text import as_json
-
-    return as_json(result, {})
 
 
 def _options(options: Options, timeout: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from verifier.vnnlib.formula import Choice, Conjunction, Formula, Linear, Row
 from verifier.vnnlib.lexer import END, Words
 
 _COMPARISONS = frozenset(("<=", ">=", "<", ">", "="))
+_CLOSED = frozenset(("<=", ">="))
 _CONNECTIVES = frozenset(("and", "or", "=>", "not"))
 _IGNORED = frozenset(("check-sat", "get-model", "set-logic", "set-info", "set-option", "exit"))
 _NOWHERE = -1
@@ -135,21 +136,19 @@ class _Parser:
             if text == "(":
                 head = texts[i + 1]
                 if head in _COMPARISONS:
-                    index = inputs.get(texts[i + 2])
-                    if index is not None and texts[i + 4] == ")" and not negated:
+                    index, value = inputs.get(texts[i + 2]), None
+                    if index is not None and texts[i + 4] == ")" and head in _CLOSED and not negated:
                         value = literal(texts[i + 3])
-                        if value is not None and (head == "<=" or head == ">="):
-                            conjunction = self._part(target)
-                            if head == "<=":
-                                if value < conjunction.upper.get(index, math.inf):
-                                    conjunction.upper[index] = value
-                            elif value > conjunction.lower.get(index, -math.inf):
-                                conjunction.lower[index] = value
-                            i += 5
-                            if opened:
-                                continue
-                            break
-                    i = self._comparison(i, target, negated)
+                    if index is None or value is None:
+                        i = self._comparison(i, target, negated)
+                    else:
+                        conjunction = self._part(target)
+                        if head == "<=":
+                            if value < conjunction.upper.get(index, math.inf):
+                                conjunction.upper[index] = value
+                        elif value > conjunction.lower.get(index, -math.inf):
+                            conjunction.lower[index] = value
+                        i += 5
                 elif head in _CONNECTIVES:
                     opened.append((target, negated, last))
                     target, negated, last = self._inside(i, target, negated)
@@ -252,9 +251,10 @@ class _Parser:
         if left is None or (negated and comparison == "="):
             return None
         right = self._simple_operand(left[2])
-        if right is None or texts[right[2]] != ")" or left[0] == right[0] != "Y" or left[1] == right[1]:
+        if right is None or texts[right[2]] != ")":
             return None
-        if {left[0], right[0]} == {"X", "Y"}:
+        kinds = left[0] + right[0]
+        if kinds not in ("X", "Y", "YY") or (kinds == "YY" and left[1] == right[1]):
             return None
         conjunction = self._part(target)
         strict = (len(comparison) == 1) != negated and comparison != "="

@@ -159,7 +159,7 @@ def test_an_identity_network(tmp_path):
 
 
 def test_an_output_in_the_middle(rng, tmp_path):
-    """Nodes behind the output are dropped; the output may be read by others."""
+    """Nodes that the output does not need may be anything; the output may be read by them."""
     nodes = [
         node("Gemm", ["x", "w"], ["h"]),
         node("Relu", ["h"], ["r"]),
@@ -167,9 +167,6 @@ def test_an_output_in_the_middle(rng, tmp_path):
         node("Relu", ["beyond"], ["far"]),
     ]
     model = make(nodes, (1, 4), {"w": f32(rng, 4, 3)}, output="h")
-    with pytest.raises(ModelError, match="Sigmoid"):
-        loaded(model, tmp_path)
-    del model.graph.node[2:]
     found = loaded(model, tmp_path)
     assert kinds(found) == ["Input", "Linear"]
     assert isinstance(found.network.nodes[0].operator, Input)

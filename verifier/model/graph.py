@@ -41,13 +41,13 @@ _SUBGRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
 
 
 def lower(model: ModelProto, input_name: str, input_shape: Shape, name: str, input_dtype: InputType) -> Network:
-    """The model's network, not yet simplified; nodes that the output does not need are still there.
+    """The model's network, not yet simplified.
 
     model: checked by onnxruntime, with one input and one output, its external data loaded.
     Raises ModelError with the list of all unsupported nodes.
     """
     walk = _Walk(model, Builder(input_shape, input_name, input_dtype))
-    for node in model.graph.node:
+    for node in walk.needed:
         walk.visit(node)
     if walk.unsupported:
         raise ModelError(_summary(walk.unsupported))
@@ -90,16 +90,24 @@ class _Walk:
     """The values known so far, by name, and the IR nodes built so far."""
 
     def __init__(self, model: ModelProto, builder: Builder) -> None:
-        graph = model.graph
         self.model = model
         self.opset = max((o.version for o in model.opset_import if o.domain in STANDARD_DOMAINS), default=1)
         self.builder = builder
         self.unsupported: list[Finding] = []
-        self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in graph.initializer}
+        self._initializers: dict[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self._values: dict[str, Value | None] = {builder.nodes[0].name: builder.source}
-        self._read = {name for node in graph.node for name in node.input if name}
-        self._read.update(output.name for output in graph.output)
+        self._read = {output.name for output in model.graph.output}
+        self.needed = self._needed_nodes()
         self._shapes: dict[str, Shape] | None = None
+
+    def _needed_nodes(self) -> list[NodeProto]:
+        """The nodes that the output depends on, in order; what they read is noted."""
+        needed = []
+        for node in reversed(self.model.graph.node):
+            if any(name in self._read for name in node.output):
+                needed.append(node)
+                self._read.update(name for name in node.input if name)
+        return needed[::-1]
 
     def lookup(self, name: str) -> Value:
         """The value of a name that is known to be defined."""
@@ -109,8 +117,6 @@ class _Walk:
 
     def visit(self, node: NodeProto) -> None:
         self.builder.current = node.name or (node.output[0] if node.output else "")
-        if not any(name in self._read for name in node.output):
-            return
         try:
             values = self._evaluate(node)
         except UnsupportedError as error:

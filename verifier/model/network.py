@@ -12,7 +12,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -125,9 +125,10 @@ def build(
 
 
 def _convert(operator: Operator, dtype: torch.dtype, device: str | torch.device) -> Operator:
+    record: Any = operator  # a frozen dataclass, which the protocol of affine operators cannot say
     changes = {}
-    for field in dataclasses.fields(operator):
-        value = getattr(operator, field.name)
+    for field in dataclasses.fields(record):
+        value = getattr(record, field.name)
         if isinstance(value, Tensor):
             changes[field.name] = value.to(device, dtype) if value.is_floating_point() else value.to(device=device)
-    return dataclasses.replace(operator, **changes) if changes else operator
+    return dataclasses.replace(record, **changes) if changes else operator
