@@ -56,7 +56,7 @@ def nested(digits: int, n_disjuncts: int) -> str:
     return declarations() + f"(assert (or\n{options}))\n"
 
 
-def reversed_strict_signs(digits: int) -> str:
+def constants_left(digits: int) -> str:
     """Constants on the left, negative numbers as ``(- 0.5)``: what writers that follow SMT-LIB produce."""
     lines = (
         f"(assert (>= {high} X_{i}))\n(assert (<= (- {abs(low)}) X_{i}))\n"
@@ -90,7 +90,7 @@ def styles() -> Iterator[tuple[str, str]]:
     yield "nested, (or (and all bounds)), 1 disjunct", nested(6, 1)
     yield "nested, (or (and all bounds)), 2 disjuncts", nested(4, 2)
     yield "nested, (or (and all bounds)), 20 disjuncts", nested(6, 20)
-    yield "flat, constants left, negative as (- 0.5)", reversed_strict_signs(6)
+    yield "flat, constants left, negative as (- 0.5)", constants_left(6)
     yield "flat, arithmetic in every bound", arithmetic(6)
     yield "20,000 disjuncts over 10,000 boxes", many_small_boxes()
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ReadLimits:
-    """expanded_bytes: length of the text, after gunzip.  Reading takes about 12 bytes of memory for each.
+    """expanded_bytes: length of the text, after gunzip.  Reading takes about 13 bytes of memory for each, and up
+    to 65 where the text is nothing but thousands of tiny disjuncts.
     disjuncts: disjuncts of the normal form, and of any part of the formula on the way to it.
     cells: float64 numbers in all boxes and constraint matrices together; 2**27 are 1 GiB.
     """

@@ -101,13 +101,14 @@ def expectation(network: Network, points: Array, rng: np.random.Generator) -> tu
     """
     values = network.values(torch.from_numpy(points))
     errors = _local_errors(network, values)
+    active = _active(network, values, errors)
     chosen = np.arange(network.n_outputs)
     if len(chosen) > MOST_OUTPUTS:
         chosen = np.sort(rng.choice(chosen, MOST_OUTPUTS, replace=False))
     largest = len(points) * max(node.size for node in network.nodes)
     rows = max(1, MEMORY // largest)
     sums = np.concatenate(
-        [_amplified(network, values, errors, chosen[i : i + rows]) for i in range(0, len(chosen), rows)],
+        [_amplified(network, active, errors, len(points), chosen[i : i + rows]) for i in range(0, len(chosen), rows)],
         axis=1,
     )
     tolerances = np.repeat(sums.max(axis=1, keepdims=True), network.n_outputs, axis=1)
@@ -158,17 +159,37 @@ def _offset_error(operator: Affine, error: Tensor) -> Tensor:
     return error.reshape(1, -1, 1, 1) if isinstance(operator, Conv) else error
 
 
+def _active(network: Network, values: list[Tensor], errors: list[Tensor | None]) -> dict[int, Tensor]:
+    """For every ReLU where it passes its input on, (B, *shape), or might do so with another rounding."""
+    active: dict[int, Tensor] = {}
+    recent: list[Tensor] = []  # each node's local error, moved along by nodes that only move values
+    for i, node in enumerate(network.nodes):
+        error = errors[i]
+        if error is None and isinstance(node.operator, Reshape | Gather | Concat):
+            error = node.operator.absolute(*(recent[source] for source in node.inputs))
+        recent.append(torch.zeros_like(values[i]) if error is None else error)
+        if isinstance(node.operator, Relu):
+            source = values[node.inputs[0]]
+            largest = source.abs().reshape(len(source), -1).amax(1).reshape(-1, *(1,) * (source.dim() - 1))
+            active[i] = source >= -(NEAR_ZERO * largest + SAFETY * recent[node.inputs[0]])
+    return active
+
+
 def _amplified(
-    network: Network, values: list[Tensor], errors: list[Tensor | None], outputs: NDArray[np.int64]
+    network: Network,
+    active: dict[int, Tensor],
+    errors: list[Tensor | None],
+    batch: int,
+    outputs: NDArray[np.int64],
 ) -> Array:
     """The bound in the head of this file, for some outputs: (B, len(outputs))."""
-    batch, count = len(values[0]), len(outputs)
+    nodes, count = network.nodes, len(outputs)
     rows = torch.zeros(batch, count, network.n_outputs, dtype=torch.float64)
     rows[:, torch.arange(count), torch.from_numpy(outputs)] = 1.0
-    pending: dict[int, Tensor] = {len(values) - 1: rows.reshape(batch, count, *network.output_shape)}
+    pending: dict[int, Tensor] = {len(nodes) - 1: rows.reshape(batch, count, *network.output_shape)}
     bound = torch.zeros(batch, count, dtype=torch.float64)
-    for i in range(len(values) - 1, 0, -1):
-        node = network.nodes[i]
+    for i in range(len(nodes) - 1, 0, -1):
+        node = nodes[i]
         derivative = pending.pop(i, None)
         if derivative is None:
             continue
@@ -176,11 +197,7 @@ def _amplified(
         if error is not None:
             bound += (derivative.abs() * error.unsqueeze(1)).reshape(batch, count, -1).sum(2)
         if isinstance(node.operator, Relu):
-            source = values[node.inputs[0]]
-            active = source >= -NEAR_ZERO * source.abs().reshape(batch, -1).amax(1).reshape(
-                -1, *(1,) * (source.dim() - 1)
-            )
-            results: tuple[Tensor, ...] = (derivative * active.unsqueeze(1),)
+            results: tuple[Tensor, ...] = (derivative * active[i].unsqueeze(1),)
         else:
             assert isinstance(node.operator, Affine)
             results = node.operator.adjoint(derivative, network.input_shapes(i))

@@ -30,7 +30,7 @@ def leaky(builder: Builder, x: Variable, slope: Floats) -> Variable:
 
 
 def leaky_relu(call: Call) -> Value:
-    return leaky(call.builder, call.variable(0), np.array(float(call.attribute("alpha", 0.01))))
+    return leaky(call.builder, call.variable(0), np.array(float(call.attribute("alpha", np.float32(0.01)))))
 
 
 def prelu(call: Call) -> Value:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from verifier.model.lowering.call import Call, UnsupportedError, Value, tensor
+from verifier.model.lowering.call import Builder, Call, Floats, UnsupportedError, Value, Variable, tensor
 from verifier.model.lowering.registry import Rules
-from verifier.model.lowering.windows import axes
+from verifier.model.lowering.windows import Axis, axes
 from verifier.model.operators import Conv
 
 
@@ -15,27 +15,49 @@ def conv(call: Call) -> Value:
     weight = call.floats(1, "weight")
     bias = call.floats(2, "bias") if call.has(2) else np.zeros(weight.shape[0])
     x = call.variable(0)
-    flat = weight.ndim == 3
-    if weight.ndim not in (3, 4):
-        raise UnsupportedError(f"{weight.ndim - 2} spatial dimensions (1 and 2 are supported)")
+    check_dimensions(weight.ndim - 2)
     ways = axes(call, x.shape[2:], weight.shape[2:])
-    if flat:
+    return convolve(call.builder, x, weight, bias, ways, call.attribute("group", 1))
+
+
+def check_dimensions(count: int) -> None:
+    """Raise UnsupportedError unless there are one or two spatial dimensions."""
+    if count not in (1, 2):
+        raise UnsupportedError(f"{count} spatial dimensions (1 and 2 are supported)")
+
+
+def convolve(
+    builder: Builder,
+    x: Variable,
+    weight: Floats,
+    bias: Floats,
+    ways: tuple[Axis, ...],
+    groups: int,
+    ulps: int = 0,
+) -> Variable:
+    """The convolution with windows ``ways`` (one or two axes), zeros where they reach beyond the input.
+
+    weight: (out, channels / groups, *kernel); bias: (out,).
+    """
+    one_dimensional = len(ways) == 1
+    if one_dimensional:
+        ways = (Axis(size=1, kernel=1, stride=1, dilation=1, before=0, after=0, count=1), *ways)
         weight = weight[:, :, None, :]
-        x = call.builder.reshape(x, (*x.shape[:2], 1, x.shape[2]))
-    befores, afters, strides, dilations = (
-        (fill, getattr(ways[0], name)) if flat else (getattr(ways[0], name), getattr(ways[1], name))
-        for name, fill in (("before", 0), ("after", 0), ("stride", 1), ("dilation", 1))
-    )
+        x = builder.reshape(x, (*x.shape[:2], 1, x.shape[2]))
+    rows, columns = ways
+    # Only pooling with ceil_mode has windows that reach beyond the padding.
+    below, right = (way.after + max(way.overhang, 0) for way in ways)
     operator = Conv(
         tensor(weight),
         tensor(bias),
-        stride=strides,
-        padding=(*befores, *afters),
-        dilation=dilations,
-        groups=call.attribute("group", 1),
+        stride=(rows.stride, columns.stride),
+        padding=(rows.before, columns.before, below, right),
+        dilation=(rows.dilation, columns.dilation),
+        groups=groups,
+        ulps=ulps,
     )
-    result = call.builder.add(operator, x)
-    return call.builder.reshape(result, (*result.shape[:2], result.shape[3])) if flat else result
+    result = builder.add(operator, x)
+    return builder.reshape(result, (*result.shape[:2], result.shape[3])) if one_dimensional else result
 
 
 RULES: Rules = {"Conv": conv}

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper
 
 from verifier.model.diagnostics import element_name
 from verifier.model.folding import evaluate
@@ -77,35 +77,39 @@ def cast(call: Call) -> Value:
 def pad(call: Call) -> Value:
     """Constant padding puts ``NOTHING`` where no entry goes; the value, if not 0, is added there."""
     x = call.value(0)
-    mode = call.attribute("mode", "constant")
-    if mode != "constant" or not isinstance(x, Variable):
+    if call.attribute("mode", "constant") != "constant" or not isinstance(x, Variable):
         (moved,) = move(call)
         assert moved is not None
         return moved
+    call.ignore_all()
+    start = positions(x).astype(np.float64)
     if call.opset >= 11:
         value = float(call.floats(2, "constant_value").reshape(-1)[0]) if call.has(2) else 0.0
-        others = [call.constant(1, "pads"), np.array(NOTHING)]
-        others += [call.constant(3, "axes")] if call.has(3) else []
-        node = NodeProto()
-        node.CopyFrom(call.node)
-        names = [call.node.input[0], call.node.input[1], "nothing", *call.node.input[3 : 3 + call.has(3)]]
+        inputs = [start, call.constant(1, "pads"), np.array(NOTHING)]
+        inputs += [call.constant(3, "axes")] if call.has(3) else []
+        node = _copy(call.node)
+        names = [*node.input[:2], "nothing", *node.input[3 : 3 + call.has(3)]]
         del node.input[:]
         node.input.extend(names)
     else:
         value = float(call.attribute("value", 0.0))
-        others = []
-        node = NodeProto()
-        node.CopyFrom(call.node)
-        for attribute in list(node.attribute):
-            if attribute.name == "value":
-                node.attribute.remove(attribute)
-        node.attribute.add(name="value", f=NOTHING, type=1)
-    call.ignore_all()
-    (result,) = evaluate(node, [positions(x).astype(np.float64), *others], call.opsets)
+        inputs = [start]
+        node = _copy(call.node, without="value")
+        node.attribute.append(helper.make_attribute("value", NOTHING))
+    (result,) = evaluate(node, inputs, call.opsets)
     moved = _moved(call, x, result)
-    if value == 0.0 or not np.any(result == NOTHING):
-        return moved
-    return call.builder.scale(moved, 1.0, np.where(result == NOTHING, value, 0.0))
+    padded = result == NOTHING
+    return call.builder.scale(moved, 1.0, np.where(padded, value, 0.0)) if value and padded.any() else moved
+
+
+def _copy(node: NodeProto, without: str = "") -> NodeProto:
+    """A copy of the node, less one attribute."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    for attribute in list(copy.attribute):
+        if attribute.name == without:
+            copy.attribute.remove(attribute)
+    return copy
 
 
 def concat(call: Call) -> Value:
