@@ -7,6 +7,7 @@ value), ``a3_17`` (1 where it is active) and ``t`` (the margin).  Neurons count 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -40,13 +41,21 @@ class Columns:
     def __len__(self) -> int:
         return len(self.kind)
 
+    def __getitem__(self, places: Indices) -> Columns:
+        return Columns(self.kind[places], self.node[places], self.neuron[places])
+
+    @property
+    def integral(self) -> NDArray[np.bool_]:
+        """Which columns may only be 0 or 1, (n,)."""
+        return self.kind == Kind.ACTIVE
+
     @classmethod
     def block(cls, kind: Kind, node: int, neurons: Indices) -> Columns:
         """One column for each of some neurons of one node."""
         return cls(np.full(len(neurons), int(kind)), np.full(len(neurons), node), neurons.astype(np.int64))
 
     @classmethod
-    def joined(cls, blocks: list[Columns]) -> Columns:
+    def joined(cls, blocks: Sequence[Columns]) -> Columns:
         """The columns of several blocks, one after the other."""
         return cls(
             np.concatenate([block.kind for block in blocks]),
@@ -62,9 +71,7 @@ class Columns:
         """One name per column, unique; see the module docstring."""
         return [
             name(Kind(kind), node, neuron)
-            for kind, node, neuron in zip(
-                self.kind.tolist(), self.node.tolist(), self.neuron.tolist(), strict=True
-            )
+            for kind, node, neuron in zip(self.kind.tolist(), self.node.tolist(), self.neuron.tolist(), strict=True)
         ]
 
 

@@ -4,6 +4,10 @@
     subject to  lower <= x <= upper,   row_lower <= rows @ x <= row_upper,   x_j integer where integral_j
 
 This is all a solver ever sees; what the columns mean is kept beside it, in ``columns``.
+
+The numbers are float64 and stand for exact ones that may differ a little.  Solvers, whose tolerances are far
+larger, take them as they are; a certificate that shall hold in exact arithmetic takes every row side wider by
+``row_error`` and the cost lower by ``cost_error``.
 """
 
 from __future__ import annotations
@@ -20,8 +24,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class MilpModel:
-    """cost, lower, upper: (n,); integral: (n,) bool; rows: CSR (m, n); row_lower, row_upper: (m,).
+    """cost, lower, upper: (n,); integral: (n,) bool; rows: CSR (m, n); row_lower, row_upper, row_error: (m,).
 
+    cost_error: how far the exact objective may be from ``cost @ x + offset`` at any point meant.
     Bounds may be infinite.  ``dataclasses.replace`` gives variations; nothing is changed in place.
     """
 
@@ -33,6 +38,8 @@ class MilpModel:
     rows: sp.csr_array
     row_lower: Array
     row_upper: Array
+    row_error: Array
+    cost_error: float = 0.0
 
     @property
     def n_columns(self) -> int:
