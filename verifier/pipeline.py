@@ -28,8 +28,7 @@ from verifier.falsify.attack import AttackOptions, attack
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search import input_split
-from verifier.search.input_split import SplitOptions
+from verifier.search.input_split import InputSplitting, SplitOptions, applicable
 from verifier.search.mip import MipOptions
 from verifier.search.mip import solve as solve_mip
 from verifier.search.tighten import TightenOptions, tighten
@@ -44,6 +43,14 @@ from verifier.verdict import (
 )
 
 Array = NDArray[np.float64]
+
+FIRST_TURN = 0.5
+"""Seconds of input splitting before the attack has another turn; every turn is twice as long as the one before."""
+ATTACK_SHARE = 0.25
+"""Length of an attack's turn against the turn of splitting before it."""
+ATTACKED_BOXES = 16
+MANY_WAVES = 10**6
+"""The deadline ends the attack."""
 
 KEPT_BYTES = 2**28
 """Node bounds of open boxes are kept for later stages up to this size, and recomputed beyond it."""
@@ -65,6 +72,7 @@ class Options:
     tighten: TightenOptions = field(default_factory=TightenOptions)
     mip: MipOptions = field(default_factory=MipOptions)
     stages: tuple[str, ...] = ("bound", "attack", "split", "milp")
+    """Which stages run, in this order; leave some out to study the others."""
 
 
 @dataclass(eq=False)
@@ -163,7 +171,7 @@ def _bound(state: State) -> None:
 
 
 def _attack(state: State) -> None:
-    """Look for a counterexample; keep the best points for the MILP."""
+    """Look for a counterexample with the default effort; keep the best points for the MILP."""
     positions = state.open
     options = replace(state.options.attack, seed=state.options.seed, device=state.options.device)
     outcome = attack(state.query.restricted(positions), state.deadline, options, state.progress)
@@ -174,17 +182,40 @@ def _attack(state: State) -> None:
 
 
 def _split(state: State) -> None:
-    """Branch and bound on the input box, where it has few dimensions."""
+    """Branch and bound on the input box where it has few dimensions, in turns with attacks inside the worst boxes."""
     positions = state.open
     query = state.query.restricted(positions)
-    if not input_split.applicable(query.network, query, state.options.split):
+    if not applicable(query, state.options.split):
         return
-    outcome = input_split.split(query, state.deadline, state.options.split, state.progress)
-    state.witness = outcome.witness
-    state.count("boxes visited", outcome.regions)
-    state.count("boxes open", outcome.open)
-    for position, bound in zip(positions, outcome.bounds, strict=True):
-        state.learn(position, bound)
+    search = InputSplitting(query, state.options.split, state.progress)
+    turn = FIRST_TURN
+    seed = state.options.seed
+    while not state.decided and not state.deadline.expired and not search.exhausted:
+        outcome = search.work(state.deadline.within(turn))
+        state.witness = outcome.witness
+        state.counts |= {"boxes visited": outcome.regions, "boxes open": outcome.open}
+        for position, bound in zip(positions, outcome.bounds, strict=True):
+            state.learn(position, bound)
+        if state.decided or search.exhausted:
+            return
+        seed += 1
+        state.witness = _attack_inside(state, query, search, seed, state.deadline.within(ATTACK_SHARE * turn))
+        turn *= 2
+
+
+def _attack_inside(state: State, query: Query, search: InputSplitting, seed: int, deadline: Deadline) -> Witness | None:
+    """Attack the whole boxes once more, and the open boxes where the bound is worst."""
+    whole = query.restricted([p for p in range(len(query.disjuncts)) if query.indices[p] in state.open])
+    worst = search.worst_boxes(ATTACKED_BOXES)
+    inner = query.restricted([position for position, _, _ in worst])
+    boxes = [replace(d, lower=lower, upper=upper) for d, (_, lower, upper) in zip(inner.disjuncts, worst, strict=True)]
+    inner = replace(inner, spec=replace(inner.spec, disjuncts=tuple(boxes)))
+    for target, share in ((whole, 0.6), (inner, 1.0)):
+        options = replace(state.options.attack, seed=seed, device=state.options.device, waves=MANY_WAVES)
+        witness = attack(target, deadline.share(share), options, state.progress).witness
+        if witness is not None:
+            return witness
+    return None
 
 
 def _milp(state: State) -> None:

@@ -64,7 +64,7 @@ def test_verdicts_agree_with_enumeration(kind, seed):
     network = KINDS[kind](rng)
     wanted = disjuncts(rng, network, 3)
     query = Query.of(network, Spec(network.n_inputs, network.n_outputs, tuple(wanted)), TorchReplay(network))
-    assert applicable(network, query, SplitOptions())
+    assert applicable(query, SplitOptions())
     truths = [minimum_margin(network, disjunct)[0] for disjunct in wanted]
     outcome = split(query, Deadline.after(20))
     if outcome.witness is not None:

@@ -40,7 +40,7 @@ def crown(query: Query, deadline: Deadline) -> Answer:
 def input_splitting(query: Query, deadline: Deadline) -> Answer | None:
     """The compiled kernel for few inputs."""
     options = SplitOptions()
-    if not applicable(query.network, query, options):
+    if not applicable(query, options):
         return None
     outcome = split(query, deadline.within(TIE_SECONDS), options)
     return answer_of(outcome.witness, outcome.bounds)

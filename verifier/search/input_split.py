@@ -8,6 +8,7 @@ slices, so that the deadline, candidates and progress are seen to between them. 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from verifier.bounds.margins import BoxGroup, group_by_box
 from verifier.deadline import Deadline
-from verifier.model.network import Network
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.dense_chain import DenseChain, KernelArrays, dense_chain, kernel_arrays
+from verifier.search.dense_chain import DenseChain, dense_chain, kernel_arrays
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
+
+Array = NDArray[np.float64]
 
 METHOD = "input splitting"
 
@@ -39,7 +41,10 @@ class SplitOptions:
 
 @dataclass(frozen=True, eq=False)
 class SplitOutcome:
-    """witness: a confirmed counterexample, or None.  bounds: one entry per disjunct of the query."""
+    """witness: a confirmed counterexample, or None.
+
+    bounds: one entry per disjunct of the query.  regions: boxes visited so far.  open: boxes left.
+    """
 
     witness: Witness | None
     bounds: tuple[DisjunctBounds, ...]
@@ -47,101 +52,144 @@ class SplitOutcome:
     open: int
 
 
-@dataclass(frozen=True, eq=False)
-class _GroupOutcome:
-    witness: Witness | None
-    bound: float
-    live: NDArray[np.bool_]
-    regions: int
-    open: int
-
-
-def applicable(network: Network, query: Query, options: SplitOptions) -> bool:
+def applicable(query: Query, options: SplitOptions) -> bool:
     """Whether some open disjunct has few enough varying inputs and the network is a dense chain."""
     few = any(np.count_nonzero(d.upper > d.lower) <= options.most_inputs for d in query.disjuncts)
-    return few and dense_chain(network) is not None
+    return few and dense_chain(query.network) is not None
+
+
+class InputSplitting:
+    """The search over all boxes of a query; ``work`` may be called again and again and goes on where it stopped.
+
+    The network of the query must be in float64 on the CPU, and the query ``applicable``.
+    """
+
+    def __init__(self, query: Query, options: SplitOptions | None = None, progress: Progress = silent) -> None:
+        self._options = options or SplitOptions()
+        chain = dense_chain(query.network)
+        if chain is None:
+            raise ValueError("input splitting needs a chain of dense layers; ask applicable() first")
+        self._count = len(query.disjuncts)
+        self._groups = [
+            _Group(query, chain, group, self._options, progress)
+            for group in group_by_box(query.disjuncts)
+            if np.count_nonzero(group.upper > group.lower) <= self._options.most_inputs
+        ]
+
+    @property
+    def exhausted(self) -> bool:
+        """No box is left to split; disjuncts still open then were open in boxes too small to split."""
+        return all(group.stack.depth == 0 for group in self._groups)
+
+    def work(self, deadline: Deadline) -> SplitOutcome:
+        """Split until every disjunct is decided or the deadline passes; what is known by then."""
+        witness = None
+        for number, group in enumerate(self._groups):
+            if group.stack.depth and witness is None:
+                witness = group.work(deadline.share(1 / (len(self._groups) - number)))
+        bounds = [DisjunctBounds()] * self._count
+        for group in self._groups:
+            for position, bound in group.bounds():
+                bounds[position] = bound
+        regions, left = (sum(getattr(group, name) for group in self._groups) for name in ("regions", "open"))
+        return SplitOutcome(witness, tuple(bounds), regions, left)
+
+    def worst_boxes(self, count: int) -> list[tuple[int, Array, Array]]:
+        """Up to ``count`` open boxes with the least bounds: (position of a disjunct open there, lower, upper)."""
+        found = [box for group in self._groups for box in group.worst_boxes(count)]
+        found.sort(key=lambda box: box[0])
+        return [(position, lower, upper) for _, position, lower, upper in found[:count]]
 
 
 def split(
-    query: Query,
-    deadline: Deadline,
-    options: SplitOptions | None = None,
-    progress: Progress = silent,
+    query: Query, deadline: Deadline, options: SplitOptions | None = None, progress: Progress = silent
 ) -> SplitOutcome:
-    """Split boxes until every open disjunct is decided or the deadline passes.
-
-    ``query.network`` must be in float64 on the CPU, and ``applicable``.
-    """
-    options = options or SplitOptions()
-    chain = dense_chain(query.network)
-    if chain is None:
-        raise ValueError("input splitting needs a chain of dense layers; ask applicable() first")
-    bounds = [DisjunctBounds()] * len(query.disjuncts)
-    regions = left = 0
-    groups = group_by_box(query.disjuncts)
-    for number, group in enumerate(groups):
-        if np.count_nonzero(group.upper > group.lower) > options.most_inputs:
-            continue
-        own = deadline.share(1 / (len(groups) - number))
-        outcome = _split_group(query, chain, group, own, options, progress)
-        regions += outcome.regions
-        left += outcome.open
-        for position, live in zip(group.positions, outcome.live, strict=True):
-            bounds[position] = (
-                DisjunctBounds(lower=outcome.bound)
-                if live
-                else DisjunctBounds(lower=0.0, closed_by=METHOD, level=EvidenceLevel.RIGOROUS)
-            )
-        if outcome.witness is not None:
-            return SplitOutcome(outcome.witness, tuple(bounds), regions, left)
-    return SplitOutcome(None, tuple(bounds), regions, left)
+    """One ``InputSplitting`` from start to end."""
+    return InputSplitting(query, options, progress).work(deadline)
 
 
-def _split_group(
-    query: Query,
-    chain: DenseChain,
-    group: BoxGroup,
-    deadline: Deadline,
-    options: SplitOptions,
-    progress: Progress,
-) -> _GroupOutcome:
-    from verifier.search import zonotope_kernel as kernel
+class _Group:
+    """The search below one box, for the disjuncts that share it."""
 
-    arrays = kernel_arrays(chain, [query.disjuncts[p] for p in group.positions], group.lower, group.upper)
-    stack = _Stack.root(group.lower, group.upper, len(group.positions))
-    min_width = options.smallest_width * (group.upper - group.lower)
-    point = np.empty(len(group.lower))
-    threshold, budget, regions, stuck = 0.0, 256, 0, 0
-    abandoned = np.zeros(len(group.positions), dtype=bool)
-    while stack.depth and not deadline.expired:
-        started = time.monotonic()
-        code, stack.depth, visited, newly_stuck, disjunct = kernel.search(
-            stack.lower, stack.upper, stack.live, stack.bound, stack.depth,
-            arrays.W, arrays.b, arrays.sizes, arrays.widen,
-            arrays.rows, arrays.constants, arrays.input_rows, arrays.row_error, arrays.first_row,
-            threshold, min_width, budget, abandoned, point,
-        )  # fmt: skip
-        regions += visited
-        stuck += newly_stuck
-        if code == kernel.CANDIDATE:
-            position = group.positions[disjunct]
-            witness = confirm(query, position, point)
-            if witness is not None:
-                return _GroupOutcome(witness, -np.inf, np.ones_like(abandoned), regions, stack.depth)
-            # True in real arithmetic or nearly so, but not in the model's own: look for a clearer one.
-            threshold = 2 * min(threshold, _margin(arrays, disjunct, point, chain)) - 1e-9
-        elif code == kernel.FULL:
-            stack.grow()
-        elif code == kernel.BUDGET:
-            pace = options.slice_seconds / max(time.monotonic() - started, 1e-4)
-            budget = int(np.clip(budget * min(pace, 8.0), 16, 10_000_000))
-            progress(Event(METHOD, lower=stack.lowest(), open=stack.depth, unit="boxes"))
-    live = stack.live[: stack.depth].any(axis=0) | abandoned
-    bound = -np.inf if abandoned.any() else stack.lowest()
-    return _GroupOutcome(None, bound, live, regions, stack.depth + stuck)
+    def __init__(
+        self, query: Query, chain: DenseChain, group: BoxGroup, options: SplitOptions, progress: Progress
+    ) -> None:
+        self._query, self._chain, self._positions = query, chain, group.positions
+        self._options, self._progress = options, progress
+        disjuncts = [query.disjuncts[p] for p in group.positions]
+        self._arrays = kernel_arrays(chain, disjuncts, group.lower, group.upper)
+        self._min_width = options.smallest_width * (group.upper - group.lower)
+        self._abandoned = np.zeros(len(group.positions), dtype=bool)
+        self._threshold, self._budget, self._stuck = 0.0, 256, 0
+        self.stack = _Stack.root(group.lower, group.upper, len(group.positions))
+        self.regions = 0
+
+    @property
+    def open(self) -> int:
+        return self.stack.depth + self._stuck
+
+    def work(self, deadline: Deadline) -> Witness | None:
+        """Run the kernel in slices until the stack is empty, the deadline passes, or a witness is confirmed."""
+        self._progress(Event(METHOD, open=self.stack.depth, unit="boxes"))
+        # Importing compiles the kernel, or loads it from numba's cache.
+        from verifier.search import zonotope_kernel as kernel
+
+        arrays, stack = self._arrays, self.stack
+        point = np.empty(stack.lower.shape[1])
+        while stack.depth and not deadline.expired:
+            started = time.monotonic()
+            code, stack.depth, visited, stuck, disjunct = kernel.search(
+                stack.lower, stack.upper, stack.live, stack.bound, stack.depth,
+                arrays.W, arrays.b, arrays.sizes, arrays.widen,
+                arrays.rows, arrays.constants, arrays.input_rows, arrays.row_error, arrays.first_row,
+                self._threshold, self._min_width, self._budget, self._abandoned, point,
+            )  # fmt: skip
+            self.regions += visited
+            self._stuck += stuck
+            if code == kernel.CANDIDATE:
+                witness = confirm(self._query, self._positions[disjunct], point)
+                if witness is not None:
+                    return witness
+                # True in real arithmetic or nearly so, but not in the model's own: look for a clearer one.
+                self._threshold = 2 * min(self._threshold, self._margin(disjunct, point)) - 1e-9
+            elif code == kernel.FULL:
+                stack.grow()
+            elif code == kernel.BUDGET:
+                pace = self._options.slice_seconds / max(time.monotonic() - started, 1e-4)
+                self._budget = int(np.clip(self._budget * min(pace, 8.0), 16, 10_000_000))
+                self._progress(Event(METHOD, lower=stack.lowest(), open=stack.depth, unit="boxes"))
+        return None
+
+    def bounds(self) -> Iterator[tuple[int, DisjunctBounds]]:
+        """What is known of each disjunct of the group, by its position in the query."""
+        live = self.stack.live[: self.stack.depth].any(axis=0) | self._abandoned
+        lowest = -np.inf if self._abandoned.any() else self.stack.lowest()
+        for position, still in zip(self._positions, live, strict=True):
+            if still:
+                yield position, DisjunctBounds(lower=lowest - float(self._arrays.row_error.max(initial=0.0)))
+            else:
+                yield position, DisjunctBounds(lower=0.0, closed_by=METHOD, level=EvidenceLevel.RIGOROUS)
+
+    def worst_boxes(self, count: int) -> Iterator[tuple[float, int, Array, Array]]:
+        """Up to ``count`` open boxes: (bound, position of a disjunct open there, lower, upper)."""
+        stack = self.stack
+        for box in np.argsort(stack.bound[: stack.depth], kind="stable")[:count]:
+            for disjunct in np.flatnonzero(stack.live[box]):
+                lower, upper = stack.lower[box].copy(), stack.upper[box].copy()
+                yield float(stack.bound[box]), self._positions[disjunct], lower, upper
+
+    def _margin(self, disjunct: int, point: Array) -> float:
+        """The margin in float64 of a disjunct of the group."""
+        values = point
+        for layer in self._chain.hidden:
+            values = np.maximum(layer.weight @ values + layer.bias, 0)
+        arrays = self._arrays
+        own = slice(arrays.first_row[disjunct], arrays.first_row[disjunct + 1])
+        margins = arrays.rows[own, : len(values)] @ values + arrays.constants[own] + arrays.input_rows[own] @ point
+        return float(margins.max(initial=-np.inf))
 
 
-def confirm(query: Query, position: int, point: NDArray[np.float64]) -> Witness | None:
+def confirm(query: Query, position: int, point: Array) -> Witness | None:
     """The point as a witness for one disjunct if onnxruntime agrees, with zero tolerance."""
     disjunct = query.disjuncts[position]
     x = query.replay.representable(point, disjunct.lower, disjunct.upper)
@@ -149,16 +197,6 @@ def confirm(query: Query, position: int, point: NDArray[np.float64]) -> Witness 
     if not disjunct.holds_exactly(x, y):
         return None
     return Witness(x, y, query.indices[position], float(disjunct.constraints.margins(x, y).max(initial=-np.inf)))
-
-
-def _margin(arrays: KernelArrays, disjunct: int, point: NDArray[np.float64], chain: DenseChain) -> float:
-    """The margin in float64 of a disjunct of the group."""
-    values = point
-    for layer in chain.hidden:
-        values = np.maximum(layer.weight @ values + layer.bias, 0)
-    own = slice(arrays.first_row[disjunct], arrays.first_row[disjunct + 1])
-    margins = arrays.rows[own, : len(values)] @ values + arrays.constants[own] + arrays.input_rows[own] @ point
-    return float(margins.max(initial=-np.inf))
 
 
 class _Stack:
@@ -172,7 +210,7 @@ class _Stack:
         self.depth = 0
 
     @classmethod
-    def root(cls, lower: NDArray[np.float64], upper: NDArray[np.float64], disjuncts: int) -> _Stack:
+    def root(cls, lower: Array, upper: Array, disjuncts: int) -> _Stack:
         stack = cls(len(lower), disjuncts, 1024)
         stack.lower[0], stack.upper[0], stack.live[0] = lower, upper, True
         stack.depth = 1
