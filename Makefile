@@ -66,9 +66,9 @@ install: $(VENV)/.installed ## create .venv and install the package; then: .venv
 demo: $(VENV)/.installed ## install, prove a property of a small network, find a counterexample to another
 	@mkdir -p out
 	@echo; echo "Can this digit be misread when every pixel may change a little?"
-	$(VENV)/bin/verify $(DEMO)/digits.onnx $(DEMO)/robust.vnnlib --timeout 60
+	$(VENV)/bin/verify $(DEMO)/onnx/mlp.onnx $(DEMO)/demo_unsat.vnnlib --timeout 60
 	@echo; echo "And this one, when the pixels may change more?"
-	$(VENV)/bin/verify $(DEMO)/digits.onnx $(DEMO)/fooled.vnnlib --timeout 60 --image out/counterexample.png
+	$(VENV)/bin/verify $(DEMO)/onnx/mlp.onnx $(DEMO)/demo_sat.vnnlib --timeout 60 --image out/counterexample.png
 
 # --- checks ----------------------------------------------------------------------------------------------------
 

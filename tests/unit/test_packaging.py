@@ -80,7 +80,7 @@ def test_every_module_imports_from_the_wheel(clean: Path, tmp_path: Path) -> Non
     assert all(Path(file).is_relative_to(clean.parent) for file in files), files
 
 
-@pytest.mark.parametrize(("spec", "verdict"), [("robust.vnnlib", "unsat"), ("fooled.vnnlib", "sat")])
+@pytest.mark.parametrize(("spec", "verdict"), [("demo_unsat.vnnlib", "unsat"), ("demo_sat.vnnlib", "sat")])
 def test_demo_runs_from_the_wheel(clean: Path, tmp_path: Path, spec: str, verdict: str) -> None:
-    printed = run(clean / "verify", DEMO / "digits.onnx", DEMO / spec, "--timeout", "60", cwd=tmp_path).splitlines()
+    printed = run(clean / "verify", DEMO / "onnx/mlp.onnx", DEMO / spec, "--timeout", "60", cwd=tmp_path).splitlines()
     assert printed[0] == verdict
