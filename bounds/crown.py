@@ -173,20 +173,37 @@ def _affine_depth(network: Network) -> list[int]:
 
 
 def _tighten(relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, deadline: Deadline) -> Bounds:
-    """CROWN bounds of the undecided entries of one node, intersected with what was known."""
+    """CROWN bounds of the undecided entries of one node, intersected with what was known.
+
+    First the side that is more likely to decide the sign; the other side only where that left it open, since a ReLU
+    whose sign is known needs no relaxation.
+    """
     known = relaxed.bounds[index]
     low, high = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
-    open_ = torch.nonzero(known.unstable.flatten(1).any(0)).squeeze(1)
-    shape = relaxed.network.nodes[index].shape
-    largest = max(node.size for node in relaxed.network.nodes[: index + 1])
-    chunk = max(1, int(CHUNK_BYTES / (16 * largest * lower.shape[0])))
-    for part in open_.split(chunk):
-        if deadline.expired:
-            break
-        rows = torch.zeros(2, len(part), low.shape[1], dtype=low.dtype, device=low.device)
-        places = torch.arange(len(part), device=low.device)
-        rows[0, places, part], rows[1, places, part] = 1.0, -1.0
-        bound = backward(relaxed, index, rows.reshape(1, 2 * len(part), *shape)).over_box(lower, upper)
-        low[:, part] = torch.maximum(low[:, part], bound[:, : len(part)])
-        high[:, part] = torch.minimum(high[:, part], -bound[:, len(part) :])
+    likely_active = (low + high).sum(0) > 0
+    for side in (likely_active, ~likely_active):
+        undecided = ((low < 0) & (high > 0)).any(0)
+        for from_below in (True, False):
+            places = torch.nonzero(undecided & (side == from_below)).squeeze(1)
+            for part in places.split(_rows_at_once(relaxed.network, index, lower.shape[0])):
+                if deadline.expired:
+                    break
+                bound = _extremes(relaxed, index, part, 1.0 if from_below else -1.0, lower, upper)
+                if from_below:
+                    low[:, part] = torch.maximum(low[:, part], bound)
+                else:
+                    high[:, part] = torch.minimum(high[:, part], -bound)
     return Bounds(low.reshape(known.lower.shape), high.reshape(known.upper.shape), known.level)
+
+
+def _rows_at_once(network: Network, index: int, batch: int) -> int:
+    largest = max(node.size for node in network.nodes[: index + 1])
+    return max(1, CHUNK_BYTES // (8 * largest * batch))
+
+
+def _extremes(relaxed: Relaxed, index: int, places: Tensor, sign: float, lower: Tensor, upper: Tensor) -> Tensor:
+    """Lower bounds of ``sign * value`` at some flat places of a node: [B, len(places)]."""
+    node = relaxed.network.nodes[index]
+    rows = torch.zeros(1, len(places), node.size, dtype=lower.dtype, device=lower.device)
+    rows[0, torch.arange(len(places), device=lower.device), places] = sign
+    return backward(relaxed, index, rows.reshape(1, len(places), *node.shape)).over_box(lower, upper)
