@@ -96,7 +96,7 @@ def _bound_batch(
         _tensor(network, outputs).reshape(len(groups), count, *network.output_shape),
         None if inputs is None else _tensor(network, inputs),
     ).over_box(lower, upper)
-    level = nodes[0].level
+    level = min(bound.level for bound in nodes)
     values = lowest.cpu().double().numpy() - bounds
     # One rounding in the subtraction above.
     values -= np.spacing(np.abs(values))

@@ -124,7 +124,7 @@ def test_polishing_reaches_what_coarse_steps_miss() -> None:
 
 def test_budgets() -> None:
     network = networks.dense(np.random.default_rng(0), (10, 100, 5))
-    assert work.multiply_adds(network) == 10 * 100 + 100 * 5 + 8 * (10 + 100 + 100 + 5)
+    assert work.per_point(network) == 10 * 100 + 100 * 5 + work.ELEMENTWISE * (10 + 100 + 100 + 5)
     assert work.restarts(network, 1, 20, 1e18) == work.MOST_RESTARTS
     assert work.restarts(network, 10_000, 20, 1.0) == work.FEWEST_RESTARTS
     for memory in (1, 100_000, 2**40):

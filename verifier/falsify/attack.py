@@ -50,7 +50,7 @@ class AttackOptions:
     seed: the same seed, options and device give the same points.
     waves: how often the whole search is repeated, with new random numbers.
     steps: of every descent.
-    work: multiply-adds of one wave (a sixteenth of it for the first), which decide the number of restarts per disjunct (from 2 to 1,024).
+    work: of one wave, in the units of ``work``: 1e9 are about 45 ms.  It decides the number of restarts per disjunct.
     memory: bytes for the arrays of one batch; disjuncts are searched in pieces that fit.
     device: "cpu" or "cuda", for the search in float32; polishing and replays stay on the CPU.
     """
@@ -58,7 +58,7 @@ class AttackOptions:
     seed: int = 0
     waves: int = 3
     steps: int = 20
-    work: float = 3e9
+    work: float = 2e9
     memory: int = 2**28
     device: str = "cpu"
 
