@@ -10,8 +10,8 @@ subtracted: the bound then holds in exact arithmetic.  Convolutions stay convolu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -55,12 +55,16 @@ class Relaxed:
 
     bounds: per node, [B, *shape], filled at least up to the node that passes start from.
     relaxations: per ReLU node.  sensitivities: rho per node (None: exact), empty when nothing is rounded outward.
+    multipliers: per ReLU node, broadcastable to [B, R, *shape], what is subtracted from the coefficients of its input:
+    sign times a nonnegative Lagrange multiplier of the split constraint sign * input >= 0 (Wang et al., beta-CROWN,
+    2021, eq. 8).  Whatever their size, the bound holds where the split constraints do.
     """
 
     network: Network
     bounds: Sequence[Bounds]
     relaxations: Mapping[int, Relaxation]
     sensitivities: Mapping[int, Tensor | None]
+    multipliers: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 def relax(network: Network, bounds: Sequence[Bounds], slopes: Mapping[int, Tensor] | None = None) -> Relaxed:
@@ -75,10 +79,17 @@ def relax(network: Network, bounds: Sequence[Bounds], slopes: Mapping[int, Tenso
     return Relaxed(network, bounds, relaxations, sensitivities)
 
 
-def backward(relaxed: Relaxed, start: int, rows: Tensor, input_rows: Tensor | None = None) -> LinearBound:
+def backward(
+    relaxed: Relaxed,
+    start: int,
+    rows: Tensor,
+    input_rows: Tensor | None = None,
+    visit: Callable[[int, Tensor], None] | None = None,
+) -> LinearBound:
     """Lower bounds of ``rows . value(start) + input_rows . x`` as linear functions of the input.
 
     rows: [B or 1, R, *shape of start]; input_rows: [B or 1, R, n_inputs].
+    visit: shown the coefficients [B or 1, R, *shape] on the value of every ReLU node, last node first.
     """
     network, rigorous = relaxed.network, bool(relaxed.sensitivities)
     pending: dict[int, Tensor] = {start: rows}
@@ -103,11 +114,20 @@ def backward(relaxed: Relaxed, start: int, rows: Tensor, input_rows: Tensor | No
         if rho is not None:
             error = error + _inner(coefficients.abs(), rho)
         if isinstance(node.operator, Relu):
+            if visit is not None:
+                visit(index, coefficients)
             line = relaxed.relaxations[index]
             negative = coefficients.clamp(max=0)
             constants = constants + (negative * line.upper_intercept).flatten(2).sum(2)
             positive = coefficients.clamp(min=0)
-            arrive(node.inputs[0], positive * line.lower_slope + negative * line.upper_slope)
+            part = positive * line.lower_slope + negative * line.upper_slope
+            multiplier = relaxed.multipliers.get(index)
+            if multiplier is not None:
+                if rigorous:
+                    size = magnitude(relaxed.bounds[node.inputs[0]])
+                    error = error + 2.0**-51 * _inner(part.abs() + multiplier.abs(), size) + TINY
+                part = part - multiplier
+            arrive(node.inputs[0], part)
             continue
         assert not isinstance(node.operator, Input)
         offset = node.operator.offset(node.shape)

@@ -18,6 +18,7 @@ from verifier.bounds.margins import BoxGroup, group_by_box
 from verifier.deadline import Deadline
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
+from verifier.search.confirm import confirm
 from verifier.search.dense_chain import DenseChain, dense_chain, kernel_arrays
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
@@ -187,16 +188,6 @@ class _Group:
         own = slice(arrays.first_row[disjunct], arrays.first_row[disjunct + 1])
         margins = arrays.rows[own, : len(values)] @ values + arrays.constants[own] + arrays.input_rows[own] @ point
         return float(margins.max(initial=-np.inf))
-
-
-def confirm(query: Query, position: int, point: Array) -> Witness | None:
-    """The point as a witness for one disjunct if onnxruntime agrees, with zero tolerance."""
-    disjunct = query.disjuncts[position]
-    x = query.replay.representable(point, disjunct.lower, disjunct.upper)
-    y = query.replay.run(x)
-    if not disjunct.holds_exactly(x, y):
-        return None
-    return Witness(x, y, query.indices[position], float(disjunct.constraints.margins(x, y).max(initial=-np.inf)))
 
 
 class _Stack:

@@ -1,0 +1,245 @@
+"""Bounds for regions cut by ReLU splits: alpha-CROWN slopes and beta-CROWN multipliers, optimised together.
+
+A region fixes the signs of some ReLU inputs.  Its bound is a backward pass (``crown``) in which
+
+- a split neuron has its exact line, since its input's bound is clipped at 0,
+- every undecided neuron has a lower slope alpha in [0, 1] of its own (Xu et al., Fast and Complete, ICLR 2021),
+- every split constraint  sign * z >= 0  enters with a multiplier beta >= 0 (Wang et al., NeurIPS 2021, theorem 3.1).
+
+The bound is concave in neither but improves under projected gradient ascent; any alpha and beta in range give a valid
+bound.  So the ascent runs in float32 without rounding control, and the slopes and multipliers it ends with are
+evaluated once more in float64 with all rounding errors subtracted: only that number counts.
+
+Pre-activation bounds stay those of the root box, clipped at the splits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from verifier.bounds.crown import Relaxed, backward
+from verifier.bounds.level import Bounds
+from verifier.bounds.relaxation import triangle
+from verifier.bounds.rounding import sensitivity
+from verifier.model.network import Network
+
+
+@dataclass(frozen=True, eq=False)
+class AscentOptions:
+    """iterations of projected Adam, and the step sizes (relative to the range of a slope, and of a coefficient)."""
+
+    iterations: int = 10
+    slope_step: float = 0.25
+    multiplier_step: float = 0.1
+    decay: float = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """A batch of regions over the undecided neurons of a root (``m`` of them, in order of the ReLU nodes).
+
+    signs: [B, m] int8, +1 active, -1 inactive, 0 undecided.  slopes, multipliers: [B, m] float32.
+    """
+
+    signs: Tensor
+    slopes: Tensor
+    multipliers: Tensor
+
+    def __len__(self) -> int:
+        return len(self.signs)
+
+    def pick(self, index: Tensor) -> Splits:
+        return Splits(self.signs[index], self.slopes[index], self.multipliers[index])
+
+    @staticmethod
+    def join(parts: Sequence[Splits]) -> Splits:
+        return Splits(*(torch.cat([getattr(p, name) for p in parts]) for name in ("signs", "slopes", "multipliers")))
+
+
+@dataclass(frozen=True, eq=False)
+class RegionBounds:
+    """lower: [B] rigorous bound on the margin.  splits: with the slopes and multipliers that gave it.
+
+    scores: [B, m], how much relaxation each undecided neuron costs the bound, 0 where decided.
+    points: [B, n_inputs], where the linear bound is least.
+    """
+
+    lower: Tensor
+    splits: Splits
+    scores: Tensor
+    points: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Root:
+    """One box of a network with bounds on all nodes (float64, CPU, [1, *shape])."""
+
+    network: Network
+    lower: Tensor
+    upper: Tensor
+    nodes: tuple[Bounds, ...]
+
+    @cached_property
+    def places(self) -> dict[int, Tensor]:
+        """Per ReLU node the flat indices of its undecided neurons."""
+        return {
+            k: torch.nonzero(self.nodes[self.network.nodes[k].inputs[0]].unstable.flatten()).squeeze(1)
+            for k in self.network.relus
+        }
+
+    @cached_property
+    def size(self) -> int:
+        """m, the number of undecided neurons."""
+        return sum(len(places) for places in self.places.values())
+
+    @cached_property
+    def fast(self) -> Root:
+        """The same in float32, for the ascent."""
+        nodes = tuple(Bounds(n.lower.float(), n.upper.float(), n.level) for n in self.nodes)
+        return Root(self.network.to(torch.float32), self.lower.float(), self.upper.float(), nodes)
+
+    @cached_property
+    def sensitivities(self) -> dict[int, Tensor | None]:
+        return {k: sensitivity(self.network, k, self.nodes) for k in range(len(self.network.nodes))}
+
+    def undivided(self) -> Splits:
+        """The whole box as one region, with CROWN's adaptive slopes."""
+        slopes = []
+        for k, places in self.places.items():
+            pre = self.nodes[self.network.nodes[k].inputs[0]]
+            slopes.append((pre.upper > -pre.lower).flatten()[places].float())
+        joined = torch.cat(slopes) if slopes else torch.zeros(0)
+        return Splits(torch.zeros(1, self.size, dtype=torch.int8), joined[None], torch.zeros(1, self.size))
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """The rows of each region's disjunct: outputs [B, R, n_outputs], inputs [B, R, n_inputs] or None, bounds [B, R]."""
+
+    outputs: Tensor
+    inputs: Tensor | None
+    bounds: Tensor
+
+    def pick(self, index: Tensor) -> Rows:
+        inputs = None if self.inputs is None else self.inputs[index]
+        return Rows(self.outputs[index], inputs, self.bounds[index])
+
+    def float(self) -> Rows:
+        return Rows(self.outputs.float(), None if self.inputs is None else self.inputs.float(), self.bounds.float())
+
+
+def bound_regions(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> RegionBounds:
+    """Bounds on the margins (the largest row) over a batch of regions."""
+    best = _ascend(root.fast, rows.float(), splits, options)
+    coefficients: dict[int, Tensor] = {}
+    with torch.no_grad():
+        relaxed = _relaxed(root, best, best.slopes.double(), best.multipliers.double())
+        relaxed = replace(relaxed, sensitivities=root.sensitivities)
+        bound = _backward(relaxed, rows, coefficients)
+        values = bound.over_box(root.lower, root.upper) - rows.bounds
+        values = values - 2.0**-52 * values.abs()
+        lower, row = values.max(1)
+        pick = torch.arange(len(row)), row
+        slopes_in = bound.coefficients.expand(len(row), -1, -1)[pick]
+        points = torch.where(slopes_in > 0, root.lower, root.upper)
+        scores = _scores(root, best, relaxed, coefficients, pick)
+    return RegionBounds(lower, best, scores, points)
+
+
+def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
+    """Projected Adam on slopes and multipliers; the best seen per region."""
+    slopes, multipliers = splits.slopes.clone(), splits.multipliers.clone()
+    best_slopes, best_multipliers = slopes.clone(), multipliers.clone()
+    best = torch.full((len(splits),), -torch.inf)
+    split = splits.signs != 0
+    moments = [torch.zeros_like(slopes), torch.zeros_like(multipliers)]
+    squares = [torch.zeros_like(slopes), torch.zeros_like(multipliers)]
+    scale = float(rows.outputs.abs().max().clamp(min=1e-6))
+    for iteration in range(options.iterations):
+        leaves = [slopes.requires_grad_(True), multipliers.requires_grad_(True)]
+        bound = _backward(_relaxed(root, splits, *leaves), rows, None)
+        value = (bound.over_box(root.lower, root.upper) - rows.bounds).max(1).values
+        better = value.detach() > best
+        best = torch.where(better, value.detach(), best)
+        best_slopes = torch.where(better[:, None], slopes.detach(), best_slopes)
+        best_multipliers = torch.where(better[:, None], multipliers.detach(), best_multipliers)
+        if iteration == options.iterations - 1 or bool((best > 0).all()):
+            break
+        gradients = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
+        with torch.no_grad():
+            moved = []
+            for i, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
+                gradient = torch.zeros_like(leaf) if gradient is None else torch.nan_to_num(gradient)
+                moments[i] = 0.9 * moments[i] + 0.1 * gradient
+                squares[i] = 0.99 * squares[i] + 0.01 * gradient**2
+                corrected = moments[i] / (1 - 0.9 ** (iteration + 1))
+                size = (squares[i] / (1 - 0.99 ** (iteration + 1))).sqrt() + 1e-12
+                step = (options.slope_step, options.multiplier_step * scale)[i] * options.decay**iteration
+                moved.append(leaf + step * corrected / size)
+            slopes = moved[0].clamp(0, 1)
+            multipliers = moved[1].clamp(min=0) * split
+    return Splits(splits.signs, best_slopes.detach(), best_multipliers.detach())
+
+
+def _relaxed(root: Root, splits: Splits, slopes: Tensor, multipliers: Tensor) -> Relaxed:
+    """Relaxations of a batch of regions; ``slopes`` and ``multipliers`` in the dtype of the root."""
+    relaxations, signed = {}, {}
+    at = 0
+    for k, places in root.places.items():
+        own = slice(at, at + len(places))
+        at += len(places)
+        pre = root.nodes[root.network.nodes[k].inputs[0]]
+        if not len(places):
+            relaxations[k] = triangle(pre)
+            continue
+        signs = splits.signs[:, own]
+        low, high = (side.expand(len(splits), *side.shape[1:]).flatten(1).clone() for side in (pre.lower, pre.upper))
+        low[:, places] = torch.where(signs > 0, 0.0, low[:, places])
+        high[:, places] = torch.where(signs < 0, 0.0, high[:, places])
+        shape = (len(splits), *pre.lower.shape[1:])
+        lines = torch.zeros(len(splits), low.shape[1], dtype=low.dtype).index_copy(1, places, slopes[:, own])
+        clipped = Bounds(low.reshape(shape), high.reshape(shape), pre.level)
+        relaxations[k] = triangle(clipped, lines.reshape(len(splits), 1, *shape[1:]))
+        if bool((signs != 0).any()):
+            weights = multipliers[:, own] * signs
+            spread = torch.zeros(len(splits), low.shape[1], dtype=low.dtype).index_copy(1, places, weights)
+            signed[k] = spread.reshape(len(splits), 1, *shape[1:])
+    return Relaxed(root.network, root.nodes, relaxations, {}, signed)
+
+
+def _backward(relaxed: Relaxed, rows: Rows, coefficients: dict[int, Tensor] | None):  # type: ignore[no-untyped-def]
+    network = relaxed.network
+    shaped = rows.outputs.reshape(*rows.outputs.shape[:2], *network.output_shape)
+    visit = None if coefficients is None else coefficients.__setitem__
+    return backward(relaxed, len(network.nodes) - 1, shaped, rows.inputs, visit)
+
+
+def _scores(
+    root: Root, splits: Splits, relaxed: Relaxed, coefficients: dict[int, Tensor], pick: tuple[Tensor, Tensor]
+) -> Tensor:
+    """The intercepts that undecided neurons cost the chosen row (the intercept part of BaBSR, Bunel et al. 2020)."""
+    parts = []
+    at = 0
+    for k, places in root.places.items():
+        signs = splits.signs[:, at : at + len(places)]
+        at += len(places)
+        if not len(places):
+            continue
+        line = relaxed.relaxations[k]
+        if k not in coefficients:
+            parts.append(torch.zeros(len(splits), len(places)))
+            continue
+        rows = coefficients[k].expand(len(splits), -1, *coefficients[k].shape[2:])[pick].flatten(1)[:, places]
+        intercept = line.upper_intercept.expand(len(splits), -1, *line.upper_intercept.shape[2:])[:, 0]
+        loss = intercept.flatten(1)[:, places]
+        # Where the coefficient is positive the lower line is at fault; it costs less than the intercept, not nothing.
+        parts.append((loss * torch.where(rows < 0, -rows, POSITIVE_SHARE * rows) * (signs == 0)).float())
+    return torch.cat(parts, 1) if parts else torch.zeros(len(splits), 0)
+
+
+POSITIVE_SHARE = 0.3

@@ -1,0 +1,77 @@
+"""One linear program, many costs: HiGHS's dual simplex with one basis carried along, and certified bounds.
+
+The rows stay loaded; only the cost changes, and the last basis is where the next run begins.  Measured on
+layers of mnist_wk17a, 256x4 and oval21 base, per cost: this 0.5, 36 and 35 ms; primal simplex, which keeps
+the last point feasible, 0.6, 40 and 122 ms; from scratch 1.4, 65 and 63 ms.
+
+What is returned is never HiGHS's objective but the bound that its row duals prove (see ``lp_certificate``), so
+statuses hardly matter: a run that was cut off only proves less.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.deadline import Deadline
+from verifier.encodings.milp.model import MilpModel
+from verifier.errors import SolverError
+from verifier.solve import highs_run
+from verifier.solve.arrays import check, program
+from verifier.solve.highs_run import RefusedError
+from verifier.solve.lp_certificate import Certifier
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class LinearBound:
+    """lower: certified, in exact arithmetic; -inf where nothing was proved.
+
+    point: (n,), a minimiser of the relaxation within tolerances, None unless HiGHS found one.
+    """
+
+    lower: float
+    point: Array | None
+
+
+class LinearPrograms:
+    """The linear relaxation of a model, for minimising one cost after the other.
+
+    Raises SolverError where HiGHS refuses the model.
+    """
+
+    def __init__(self, model: MilpModel) -> None:
+        self._model = model.relaxed()
+        self._certifier = Certifier(model)
+        self._columns = np.arange(model.n_columns, dtype=np.int32)
+        try:
+            self._highs = highs_run.load(program(self._model), {"threads": 1, "presolve": "off"})
+        except RefusedError as refusal:
+            raise SolverError(str(refusal)) from None
+
+    def minimum(self, cost: Array, offset: float, deadline: Deadline, cost_error: float = 0.0) -> LinearBound:
+        """The least ``cost @ x + offset`` over the relaxation.
+
+        cost: (n,).  cost_error: how far the exact cost may be from that at any point meant.
+        """
+        check(dataclasses.replace(self._model, cost=cost, offset=offset))
+        try:
+            if np.isfinite(deadline.end):
+                limit = self._highs.getRunTime() + deadline.remaining  # it counts all runs together
+                highs_run.expect(self._highs.setOptionValue("time_limit", limit), "setting time_limit")
+            status = self._highs.changeColsCost(len(self._columns), self._columns, np.ascontiguousarray(cost))
+            highs_run.expect(status, "changing the cost")
+        except RefusedError as refusal:
+            raise SolverError(str(refusal)) from None
+        self._highs.run()
+        solution = self._highs.getSolution()
+        multipliers = np.zeros(self._model.n_rows)
+        if solution.dual_valid:
+            multipliers = np.array(solution.row_dual, dtype=np.float64)
+        lower = self._certifier.bound(multipliers, cost, offset, cost_error)
+        solved = self._highs.getModelStatus().name == "kOptimal" and solution.value_valid
+        return LinearBound(lower, np.array(solution.col_value, dtype=np.float64) if solved else None)
