@@ -3,7 +3,8 @@
     bound       intervals and CROWN close what is easy, rigorously
     attack      a gradient attack looks for a counterexample; onnxruntime confirms it
     split       networks with few inputs: branch and bound on the input box, rigorously
-    milp        everything else: bounds tightened neuron by neuron, then a big-M MILP per open disjunct
+    branch      branch and bound on ReLU phases, rigorously, in turns with the attack
+    milp        what is still open: bounds tightened neuron by neuron, then a big-M MILP per open disjunct
 
 Every stage sees only the disjuncts that are still open, gets a deadline, and hands on what it learned: better
 bounds on the margins, and the best points seen.  No stage calls another one.
@@ -20,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 
 from verifier.bounds.crown import intermediate_bounds
-from verifier.bounds.level import Level
-from verifier.bounds.margins import GroupBounds, group_by_box, margin_bounds
+from verifier.bounds.level import Bounds, Level
+from verifier.bounds.margins import BoxGroup, GroupBounds, group_by_box, margin_bounds
 from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
 from verifier.falsify.attack import AttackOptions, attack
@@ -31,6 +32,7 @@ from verifier.query import Query
 from verifier.search.input_split import InputSplitting, SplitOptions, applicable
 from verifier.search.mip import MipOptions
 from verifier.search.mip import solve as solve_mip
+from verifier.search.relu_split import BranchOptions, ReluSplitting
 from verifier.search.tighten import TightenOptions, tighten
 from verifier.verdict import (
     DisjunctBounds,
@@ -49,6 +51,8 @@ FIRST_TURN = 0.5
 ATTACK_SHARE = 0.25
 """Length of an attack's turn against the turn of splitting before it."""
 ATTACKED_BOXES = 16
+BRANCH_SHARE = 0.7
+"""Of the time left, for branch and bound on ReLU phases; the MILP has the rest."""
 MANY_WAVES = 10**6
 """The deadline ends the attack."""
 
@@ -69,9 +73,10 @@ class Options:
     trust: Trust = Trust.SOLVER
     attack: AttackOptions = field(default_factory=AttackOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
+    branch: BranchOptions = field(default_factory=BranchOptions)
     tighten: TightenOptions = field(default_factory=TightenOptions)
     mip: MipOptions = field(default_factory=MipOptions)
-    stages: tuple[str, ...] = ("bound", "attack", "split", "milp")
+    stages: tuple[str, ...] = ("bound", "attack", "split", "branch", "milp")
     """Which stages run, in this order; leave some out to study the others."""
 
 
@@ -130,6 +135,7 @@ def solve(
         "bound": _bound,
         "attack": _attack,
         "split": _split,
+        "branch": _branch,
         "milp": _milp,
     }
     try:
@@ -173,7 +179,7 @@ def _bound(state: State) -> None:
 def _attack(state: State) -> None:
     """Look for a counterexample with the default effort; keep the best points for the MILP."""
     positions = state.open
-    options = replace(state.options.attack, seed=state.options.seed, device=state.options.device)
+    options = _attack_options(state, state.options.seed)
     outcome = attack(state.query.restricted(positions), state.deadline, options, state.progress)
     state.witness = outcome.witness
     for position, point, margin in zip(positions, outcome.points, outcome.margins, strict=True):
@@ -211,11 +217,43 @@ def _attack_inside(state: State, query: Query, search: InputSplitting, seed: int
     boxes = [replace(d, lower=lower, upper=upper) for d, (_, lower, upper) in zip(inner.disjuncts, worst, strict=True)]
     inner = replace(inner, spec=replace(inner.spec, disjuncts=tuple(boxes)))
     for target, share in ((whole, 0.6), (inner, 1.0)):
-        options = replace(state.options.attack, seed=seed, device=state.options.device, waves=MANY_WAVES)
+        options = _attack_options(state, seed, MANY_WAVES)
         witness = attack(target, deadline.share(share), options, state.progress).witness
         if witness is not None:
             return witness
     return None
+
+
+def _branch(state: State) -> None:
+    """Branch and bound on ReLU phases, box by box, for part of the time: the MILP gets the rest."""
+    end = state.deadline.share(BRANCH_SHARE)
+    groups = group_by_box([state.query.disjuncts[p] for p in state.open])
+    positions = state.open
+    for number, group in enumerate(groups):
+        if state.witness is not None or end.expired:
+            return
+        own = [positions[p] for p in group.positions]
+        deadline = end.share(1 / (len(groups) - number))
+        search = ReluSplitting(
+            state.query.restricted(own), _nodes(state, own, group, deadline), state.options.branch, state.progress
+        )
+        turn, seed = FIRST_TURN, state.options.seed
+        while not deadline.expired and not search.exhausted:
+            outcome = search.work(deadline.within(turn))
+            state.witness = outcome.witness
+            for position, bound in zip(own, outcome.bounds, strict=True):
+                state.learn(position, bound)
+            still = [p for p in own if state.bounds[p].level is None]
+            if state.witness is not None or not still or search.exhausted:
+                break
+            seed += 1
+            options = _attack_options(state, seed, MANY_WAVES)
+            found = attack(state.query.restricted(still), deadline.within(ATTACK_SHARE * turn), options, state.progress)
+            state.witness = found.witness
+            if state.witness is not None:
+                break
+            turn *= 2
+        state.count("regions visited", search.regions)
 
 
 def _milp(state: State) -> None:
@@ -228,12 +266,9 @@ def _milp(state: State) -> None:
         own = [positions[p] for p in group.positions]
         deadline = state.deadline.share(1 / (len(groups) - number))
         query = state.query.restricted(own)
-        known = state.nodes.pop(own[0], None)
-        lower, upper = torch.as_tensor(group.lower)[None], torch.as_tensor(group.upper)[None]
-        nodes = known.nodes if known else intermediate_bounds(query.network, lower, upper, deadline)
-        tighter, counts = tighten(
-            query.network, group.lower, group.upper, nodes, deadline, state.options.tighten, state.progress
-        )
+        nodes = _nodes(state, own, group, deadline)
+        tightening = replace(state.options.tighten, threads=state.options.threads)
+        tighter, counts = tighten(query.network, group.lower, group.upper, nodes, deadline, tightening, state.progress)
         options = replace(state.options.mip, threads=state.options.threads)
         starts = [state.points[p] for p in own]
         outcome = solve_mip(query, tighter, deadline, options, starts, state.progress)
@@ -242,6 +277,20 @@ def _milp(state: State) -> None:
             state.count(name, amount)
         for position, bound in zip(own, outcome.bounds, strict=True):
             state.learn(position, bound)
+
+
+def _nodes(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> tuple[Bounds, ...]:
+    """Rigorous bounds on all nodes over one box, as kept from the first stage or made anew."""
+    known = state.nodes.get(own[0])
+    if known is not None:
+        return known.nodes
+    lower, upper = torch.as_tensor(group.lower)[None], torch.as_tensor(group.upper)[None]
+    return intermediate_bounds(state.query.network, lower, upper, deadline)
+
+
+def _attack_options(state: State, seed: int, waves: int | None = None) -> AttackOptions:
+    options = replace(state.options.attack, seed=seed, device=state.options.device)
+    return options if waves is None else replace(options, waves=waves)
 
 
 def _event(state: State, stage: str) -> Event:

@@ -38,10 +38,10 @@ SIDE, CLASSES = 8, 10
 BRIGHTEST = 16
 """Pixels of the data set are whole numbers from 0 to this; divided by it they are exact in float32."""
 TEST_IMAGES = 360
-EPSILONS = (0.03, 0.06, 0.1, 0.15, 0.2)
+EPSILONS = (0.05, 0.1, 0.13, 0.16, 0.2)
 IMAGES_PER_CLASS = 2
 SECONDS = 60
-DEMO_CLASS, DEMO_UNSAT, DEMO_SAT = 3, 0.05, 0.2
+DEMO_CLASS, DEMO_UNSAT, DEMO_SAT = 3, 0.03, 0.06
 """The demonstration asks about one image of this class, within these distances, for the dense network."""
 
 

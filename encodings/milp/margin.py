@@ -63,12 +63,8 @@ def margin_program(encoding: Encoding, constraints: LinearConstraints) -> Margin
     if len(constraints) > 1:
         return _with_margin_column(encoding, model, margins)
     if len(constraints) == 1:
-        model = dataclasses.replace(
-            model,
-            cost=margins.matrix.toarray()[0],
-            offset=float(margins.constant[0]),
-            cost_error=float(margins.error[0]),
-        )
+        cost = margins.matrix.toarray()[0]
+        model = model.costing(cost, float(margins.constant[0]), float(margins.error[0]))
     return MarginProgram(encoding, model, encoding.columns, margins)
 
 

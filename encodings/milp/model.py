@@ -53,6 +53,10 @@ class MilpModel:
         """The linear relaxation."""
         return dataclasses.replace(self, integral=np.zeros_like(self.integral))
 
+    def costing(self, cost: Array, offset: float, error: float = 0.0) -> MilpModel:
+        """The same rows and columns with another cost: (n,)."""
+        return dataclasses.replace(self, cost=cost, offset=offset, cost_error=error)
+
     def objective(self, point: Array) -> float:
         """The cost of one point (n,), offset included."""
         return float(self.cost @ point + self.offset)

@@ -28,8 +28,8 @@ from verifier.falsify.starts import Boxes, Starts
 from verifier.model.network import Network
 
 DIVERSIFYING = 2
-MOMENTUM = 0.75
-LAST_STEP = 0.05
+MOMENTUM = 0.5
+LAST_STEP = 0.2
 """The last step, as a part of the first."""
 
 Accept = Callable[[Tensor, Tensor], bool]

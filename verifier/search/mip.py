@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from verifier.bounds.level import Bounds, Level
 from verifier.deadline import Deadline
 from verifier.encodings.milp.big_m import Encoding, encode
-from verifier.encodings.milp.columns import Kind
 from verifier.encodings.milp.margin import MarginProgram, margin_program
 from verifier.encodings.milp.start import start
 from verifier.falsify.referee import Referee
@@ -102,9 +101,7 @@ def solve(
     return search.outcome()
 
 
-def relax(
-    query: Query, bounds: Sequence[Bounds], deadline: Deadline, progress: Progress = silent
-) -> MipOutcome:
+def relax(query: Query, bounds: Sequence[Bounds], deadline: Deadline, progress: Progress = silent) -> MipOutcome:
     """Only the first step, the linear relaxations; arguments as for ``solve``."""
     search = _Search(query, bounds, MipOptions(), progress)
     if search.ready:
@@ -134,9 +131,7 @@ class _Search:
             return False
         before = [self._node_bounds[self._network.nodes[i].inputs[0]] for i in self._network.relus]
         unstable = sum(int(bound.unstable.sum()) for bound in before)
-        finite = all(
-            bool((bound.lower.isfinite() & bound.upper.isfinite())[bound.unstable].all()) for bound in before
-        )
+        finite = all(bool((bound.lower.isfinite() & bound.upper.isfinite())[bound.unstable].all()) for bound in before)
         return finite and unstable <= self._options.most_unstable
 
     @property
@@ -230,7 +225,7 @@ class _Search:
             lowest, _ = self._program(position).margins.ranges(
                 model.lower[: self._encoding.model.n_columns], model.upper[: self._encoding.model.n_columns]
             )
-            root = float(lowest.max(initial=0.0))
+            root = float(np.abs(lowest).max(initial=0.0))
         return CONFIDENCE * (1.0 + abs(root))
 
     def _learn(self, position: int, lower: float, closed: bool, method: str, level: EvidenceLevel) -> None:

@@ -1,4 +1,4 @@
-"""Progressive bound tightening: pre-activation bounds neuron by neuron, by LP and then by MILP.
+"""Progressive bound tightening: the signs of pre-activations, neuron by neuron, by LP and then by MILP.
 
 Tjeng, Xiao and Tedrake (2019), section 4.3: cheap procedures first, dearer ones only where a ReLU is still
 undecided.  The caller brings interval and CROWN bounds; here, ReLU layer by ReLU layer,
@@ -6,20 +6,20 @@ undecided.  The caller brings interval and CROWN bounds; here, ReLU layer by ReL
     LP     the triangle relaxation of everything before the neuron, minimised and maximised; the certified
            value (``lp_certificate``) is the bound, so bounds that were rigorous stay rigorous
     MILP   the big-M program of everything before the neuron, stopped as soon as the sign is certain or a
-           point shows that the neuron takes both; the dual bound less a margin is the bound, level TRUSTED
+           point shows that it is not; the dual bound less a margin is the bound, level TRUSTED
 
-Only neurons that may still become stable are worked on, which a point can refute: one where a sample of the
-network takes both signs is unstable for certain, so no MILP is asked; one where points of the relaxation take
-both signs cannot be decided by LP, so no further LP is asked either, if only signs are wanted (``signs``;
-Gleixner et al., "Three enhancements for optimization-based bound tightening", 2017, call it filtering).
+Points keep the number of programs small (Gleixner et al., "Three enhancements for optimization-based bound
+tightening", 2017, call it filtering): where a point of the relaxation has a neuron below zero, no LP can prove
+it active, and where a run of the network has it below zero, nothing can.
 
-Invariant: bounds only ever get tighter, and hold wherever the given ones do.
+Invariant: bounds only get tighter, and hold wherever the given ones do.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,3 +39,253 @@ from verifier.solve.process import HighsProcess
 
 Array = NDArray[np.float64]
 Rebound = Callable[[Sequence[Bounds]], Sequence[Bounds]]
+
+STAGE = "tighten"
+CONFIDENCE = 1e-5
+"""A MILP's dual bound is taken lower by this, relative to 1 + the neuron's range: see ``search.mip``."""
+SEED = 0
+
+
+@dataclass(frozen=True)
+class TightenOptions:
+    """lp_share, milp_share: of the time left at the start.  0 leaves the step out.
+
+    milp_seconds: the longest that one MILP may take.
+    only_signs: no LP whose bound cannot decide a ReLU; otherwise both bounds of every unstable neuron.
+    samples: points of the box that the network is run on first.
+    threads, highs: for HiGHS.
+    """
+
+    lp_share: float = 0.15
+    milp_share: float = 0.15
+    milp_seconds: float = 1.0
+    only_signs: bool = True
+    samples: int = 256
+    threads: int = 1
+    highs: Options = field(default_factory=dict)
+
+
+def tighten(
+    network: Network,
+    lower: Array,
+    upper: Array,
+    bounds: Sequence[Bounds],
+    deadline: Deadline,
+    options: TightenOptions | None = None,
+    progress: Progress = silent,
+    rebound: Rebound | None = None,
+) -> tuple[tuple[Bounds, ...], dict[str, float]]:
+    """Tighter bounds on what enters each ReLU, and how much work that took.
+
+    lower, upper: (n_inputs,), the box.
+    bounds: one entry per node of the network over that box, tensors [1, *shape].
+    rebound: gives bounds on all nodes from bounds on all nodes; asked after every layer that changed, for the
+        layers behind it.  What it returns is intersected with what is known.
+    Raises SolverError when HiGHS contradicts itself or what is known.
+    """
+    options = options or TightenOptions()
+    network = network.to(torch.float64)
+    found = [Bounds(b.lower.cpu().double(), b.upper.cpu().double(), b.level) for b in bounds]
+    counts = dict.fromkeys(("tighten_lps", "tighten_lp_fixed", "tighten_milps", "tighten_milp_fixed"), 0.0)
+    sources = [source for source in _sources(network) if bool(found[source].unstable.any())]
+    if not sources:
+        return tuple(found), counts
+    seen = _Seen(network, lower, upper, options.samples)
+    lp_time = _Allowance(deadline.remaining * options.lp_share if options.lp_share else 0.0)
+    milp_time = _Allowance(deadline.remaining * options.milp_share if options.milp_share else 0.0)
+    with HighsProcess() as process:
+        for number, source in enumerate(sources):
+            left = len(sources) - number
+            if deadline.expired or (lp_time.spent and milp_time.spent):
+                break
+            if not bool(found[source].unstable.any()):
+                continue
+            encoding = encode(network, lower, upper, found, until=source)
+            layer = _Layer(network, encoding, found[source], seen, options, counts)
+            with lp_time.part(left, deadline) as until:
+                layer.by_lp(until)
+            with milp_time.part(left, deadline) as until:
+                layer.by_milp(until, process)
+            if layer.level is not None:
+                _store(network, found, source, layer)
+                if rebound is not None and not deadline.expired:
+                    for index, bound in enumerate(rebound(tuple(found))):
+                        found[index] = found[index].intersect(bound)
+            still = sum(int(found[index].unstable.sum()) for index in sources)
+            progress(Event(STAGE, open=still, unit="neurons"))
+    return tuple(found), counts
+
+
+def _sources(network: Network) -> list[int]:
+    """The nodes that enter ReLUs and depend on other ReLUs; over a box, the others' intervals are exact."""
+    relus = set(network.relus)
+    sources = dict.fromkeys(network.nodes[index].inputs[0] for index in network.relus)
+    return [source for source in sources if relus & ancestors(network, source)]
+
+
+class _Allowance:
+    """Seconds for one kind of work, spread over what is left to do."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    @property
+    def spent(self) -> bool:
+        return self._seconds <= 0
+
+    @contextlib.contextmanager
+    def part(self, parts: int, deadline: Deadline) -> Iterator[Deadline]:
+        """An equal part of what is left, not beyond the deadline; what is not used stays."""
+        begun = time.monotonic()
+        yield deadline.within(self._seconds / parts)
+        self._seconds = max(0.0, self._seconds - (time.monotonic() - begun))
+
+
+class _Seen:
+    """The least and greatest values that runs of the network gave every node; flat, (size,) each."""
+
+    def __init__(self, network: Network, lower: Array, upper: Array, count: int) -> None:
+        self._network = network
+        rng = np.random.default_rng(SEED)
+        # Corners show signs that points inside do not.
+        inside = rng.uniform(lower, upper, (count - count // 2, len(lower)))
+        corners = np.where(rng.random((count // 2, len(lower))) < 0.5, lower, upper)
+        points = np.concatenate([((lower + upper) / 2)[None], inside, corners])
+        values = self._values(points)
+        self.least = [value.min(axis=0) for value in values]
+        self.greatest = [value.max(axis=0) for value in values]
+
+    def add(self, x: Array) -> None:
+        """One more run, at x: (n_inputs,)."""
+        for index, value in enumerate(self._values(x[None])):
+            np.minimum(self.least[index], value[0], out=self.least[index])
+            np.maximum(self.greatest[index], value[0], out=self.greatest[index])
+
+    def _values(self, points: Array) -> list[Array]:
+        return [value.flatten(1).numpy() for value in self._network.values(torch.from_numpy(points))]
+
+
+class _Layer:
+    """The bounds of one node that enters a ReLU, while they are tightened.
+
+    low, high: (size,).  level: of the bounds now, None while nothing has changed.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        encoding: Encoding,
+        bounds: Bounds,
+        seen: _Seen,
+        options: TightenOptions,
+        counts: dict[str, float],
+    ) -> None:
+        self._inputs, self._encoding, self._seen = network.n_inputs, encoding, seen
+        self._options, self._counts = options, counts
+        self._given = min(bounds.level, encoding.level)
+        self.low = bounds.lower.reshape(-1).numpy().copy()
+        self.high = bounds.upper.reshape(-1).numpy().copy()
+        self.level: Level | None = None
+
+    def by_lp(self, deadline: Deadline) -> None:
+        """Certified bounds from the triangle relaxation."""
+        value = self._encoding.value
+        least, greatest = self._seen.least[self._encoding.node].copy(), self._seen.greatest[self._encoding.node].copy()
+        programs: LinearPrograms | None = None
+        for neuron in self._unstable():
+            for sign in self._sides(neuron):
+                hopeless = least[neuron] < 0 if sign > 0 else greatest[neuron] > 0
+                if (self._options.only_signs and hopeless) or not self._undecided(neuron):
+                    continue
+                if deadline.expired:
+                    return
+                programs = programs or LinearPrograms(self._encoding.model)
+                row = sign * value.matrix[[neuron]].toarray()[0]
+                bound = programs.minimum(
+                    row, sign * float(value.constant[neuron]), deadline, float(value.error[neuron])
+                )
+                self._counts["tighten_lps"] += 1
+                if bound.point is not None:
+                    there = value.at(bound.point)
+                    np.minimum(least, there, out=least)
+                    np.maximum(greatest, there, out=greatest)
+                if self._improve(neuron, sign, bound.lower, self._given):
+                    self._counts["tighten_lp_fixed"] += 1
+
+    def by_milp(self, deadline: Deadline, process: HighsProcess) -> None:
+        """Signs from the big-M program; bounds that decide nothing are not worth a lower level."""
+        value = self._encoding.value
+        for neuron in self._unstable():
+            for sign in self._sides(neuron):
+                if self._shown(neuron, sign) or not self._undecided(neuron):
+                    continue
+                if deadline.expired:
+                    return
+                model = self._encoding.model.costing(
+                    sign * value.matrix[[neuron]].toarray()[0], sign * float(value.constant[neuron])
+                )
+                margin = CONFIDENCE * (1.0 + self.high[neuron] - self.low[neuron])
+
+                def accept(point: Array, neuron: int = neuron, sign: int = sign) -> bool:
+                    self._seen.add(point[: self._inputs])
+                    return self._shown(neuron, sign)
+
+                outcome = minimise(
+                    model,
+                    deadline.within(self._options.milp_seconds),
+                    process=process,
+                    threads=self._options.threads,
+                    stop_above=margin,
+                    accept=accept,
+                    options=self._options.highs,
+                )
+                self._counts["tighten_milps"] += 1
+                if outcome.dual_bound > margin and self._improve(
+                    neuron, sign, outcome.dual_bound - margin, min(self._given, Level.TRUSTED)
+                ):
+                    self._counts["tighten_milp_fixed"] += 1
+
+    def _shown(self, neuron: int, sign: int) -> bool:
+        """Whether a run of the network shows that the neuron is not stable on that side."""
+        node = self._encoding.node
+        return bool(self._seen.least[node][neuron] < 0 if sign > 0 else self._seen.greatest[node][neuron] > 0)
+
+    def _undecided(self, neuron: int) -> bool:
+        return bool(self.low[neuron] < 0 < self.high[neuron])
+
+    def _unstable(self) -> list[int]:
+        """Undecided neurons, those first whose bounds are closest to a decision."""
+        neurons = np.flatnonzero((self.low < 0) & (self.high > 0))
+        share = np.minimum(-self.low[neurons], self.high[neurons]) / (self.high[neurons] - self.low[neurons])
+        return [int(neuron) for neuron in neurons[np.argsort(share, kind="stable")]]
+
+    def _sides(self, neuron: int) -> tuple[int, int]:
+        """1: raise the lower bound, -1: bring the upper bound down; the likelier one first."""
+        return (1, -1) if -self.low[neuron] <= self.high[neuron] else (-1, 1)
+
+    def _improve(self, neuron: int, sign: int, bound: float, level: Level) -> bool:
+        """Take a lower bound on ``sign * value``; True if that decides the ReLU."""
+        if bound <= (self.low[neuron] if sign > 0 else -self.high[neuron]):
+            return False
+        if sign > 0:
+            self.low[neuron] = bound
+        else:
+            self.high[neuron] = -bound
+        if self.low[neuron] > self.high[neuron]:
+            raise SolverError(
+                f"node {self._encoding.node}, neuron {neuron}: a lower bound of {self.low[neuron]:.17g} "
+                f"contradicts an upper bound of {self.high[neuron]:.17g}"
+            )
+        self.level = level if self.level is None else min(self.level, level)
+        return not self._undecided(neuron)
+
+
+def _store(network: Network, found: list[Bounds], source: int, layer: _Layer) -> None:
+    """The layer's bounds, for the node itself and for the ReLUs that read it."""
+    assert layer.level is not None
+    shape = found[source].lower.shape
+    low, high = torch.from_numpy(layer.low).reshape(shape), torch.from_numpy(layer.high).reshape(shape)
+    found[source] = Bounds(low, high, layer.level)
+    for index in network.relus:
+        if network.nodes[index].inputs[0] == source:
+            found[index] = found[index].intersect(Bounds(low.clamp(min=0), high.clamp(min=0), layer.level))

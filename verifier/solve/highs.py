@@ -41,6 +41,9 @@ FOREVER = 1e10
 PERIOD = 0.2
 """Seconds between reports of progress."""
 
+SMALL = 5_000
+"""Nonzeros up to which no step of HiGHS takes long, so that starting a process is not worth it."""
+
 ANSWERS = {"kOptimal": Status.OPTIMAL, "kObjectiveTarget": Status.TARGET, "kInfeasible": Status.INFEASIBLE}
 LIMITS = frozenset({"kTimeLimit", "kIterationLimit", "kSolutionLimit", "kMemoryLimit", "kInterrupt"})
 
@@ -60,7 +63,8 @@ def minimise(
 ) -> Outcome:
     """Minimise a program until the optimum, one of the stops, or the deadline.
 
-    process: where to run.  Without one HiGHS runs right here and may overrun the deadline by seconds.
+    process: where programs of more than SMALL nonzeros run.  Without one HiGHS runs right here and may
+        overrun the deadline by seconds.
     start: (n,), a point to begin with; ignored by HiGHS unless it is feasible.
     stop_below: end with TARGET at a point that costs no more than this.
     stop_above: end with BOUND once every feasible point is known to cost more than this.
@@ -86,10 +90,8 @@ def minimise(
     )
     answer = None
     if request["seconds"] > 0:
-        if process is None:
-            answer = highs_run.run(request, listener.tell)
-        else:
-            answer = _remote(process, request, listener)
+        remote = process if model.rows.nnz > SMALL else None
+        answer = _remote(remote, request, listener) if remote else highs_run.run(request, listener.tell)
     outcome = _judged(model, answer, listener, request["stop_above"], time.monotonic() - begun)
     _compare_with_start(outcome, model, start)
     return outcome
