@@ -168,7 +168,8 @@ def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> S
         best = torch.where(better, value.detach(), best)
         best_slopes = torch.where(better[:, None], slopes.detach(), best_slopes)
         best_multipliers = torch.where(better[:, None], multipliers.detach(), best_multipliers)
-        if iteration == options.iterations - 1 or bool((best > 0).all()):
+        # Rows of zeros, or a root without undecided neurons, depend on neither.
+        if iteration == options.iterations - 1 or not value.requires_grad or bool((best > 0).all()):
             break
         gradients = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
         with torch.no_grad():

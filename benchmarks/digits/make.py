@@ -29,6 +29,7 @@ from verifier.model.network import Network, build
 from verifier.model.operators import Conv, Input, Linear, Operator, Relu, Reshape
 from verifier.model.write import write as write_model
 from verifier.vnnlib.robustness import robustness
+from verifier.vnnlib.spec import Spec
 from verifier.vnnlib.write import write as write_property
 
 Images = NDArray[np.float32]
@@ -200,7 +201,7 @@ def write_properties(folder: Path, images: Images, labels: Labels) -> list[str]:
     return written
 
 
-def around(image: Images, epsilon: float, label: int):  # type: ignore[no-untyped-def]
+def around(image: Images, epsilon: float, label: int) -> Spec:
     """Another class wins somewhere within epsilon of the image."""
     return robustness(image.astype(np.float64), epsilon, label, CLASSES, (0.0, 1.0))
 

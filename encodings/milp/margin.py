@@ -39,12 +39,14 @@ class MarginProgram:
 
     columns: those of the encoding, and t where there is one.
     margins: every row's ``row(x, y) - b`` over the columns of the encoding, without t.
+    has_hard_rows: whether there are input-only rows; without them a program is never infeasible.
     """
 
     encoding: Encoding
     model: MilpModel
     columns: Columns
     margins: Expression
+    has_hard_rows: bool
 
     def extended(self, point: Array) -> Array:
         """A point of the encoding, (n,), with the t that belongs to it appended where there is one."""
@@ -59,13 +61,16 @@ def margin_program(encoding: Encoding, constraints: LinearConstraints) -> Margin
     Without any rows the objective is constant 0: every point of the box is what the property asks for.
     """
     margins = margin_rows(encoding, constraints)
-    model = _with_hard_rows(encoding.model, margins, _input_only(constraints))
+    hard = np.flatnonzero(~np.any(constraints.outputs, axis=1))
+    model = encoding.model
+    if hard.size:
+        model = _with_rows(model, margins.matrix[hard], -margins.constant[hard], margins.error[hard])
     if len(constraints) > 1:
-        return _with_margin_column(encoding, model, margins)
+        return _with_margin_column(encoding, model, margins, bool(hard.size))
     if len(constraints) == 1:
         cost = margins.matrix.toarray()[0]
         model = model.costing(cost, float(margins.constant[0]), float(margins.error[0]))
-    return MarginProgram(encoding, model, encoding.columns, margins)
+    return MarginProgram(encoding, model, encoding.columns, margins, bool(hard.size))
 
 
 def margin_rows(encoding: Encoding, constraints: LinearConstraints) -> Expression:
@@ -80,17 +85,9 @@ def margin_rows(encoding: Encoding, constraints: LinearConstraints) -> Expressio
     return combination(terms, -constraints.bounds, sizes)
 
 
-def _input_only(constraints: LinearConstraints) -> NDArray[np.int64]:
-    return np.flatnonzero(~np.any(constraints.outputs, axis=1))
-
-
-def _with_hard_rows(model: MilpModel, margins: Expression, hard: NDArray[np.int64]) -> MilpModel:
-    if not hard.size:
-        return model
-    return _with_rows(model, margins.matrix[hard], -margins.constant[hard], margins.error[hard])
-
-
-def _with_margin_column(encoding: Encoding, model: MilpModel, margins: Expression) -> MarginProgram:
+def _with_margin_column(
+    encoding: Encoding, model: MilpModel, margins: Expression, has_hard_rows: bool
+) -> MarginProgram:
     """Adds t, at least every margin; bounded like the margins, so that the program is never unbounded."""
     lowest, highest = margins.ranges(model.lower, model.upper)
     slack = 1e-6 * (1.0 + max(np.abs(lowest).max(), np.abs(highest).max()))
@@ -105,7 +102,7 @@ def _with_margin_column(encoding: Encoding, model: MilpModel, margins: Expressio
     rows = sp.hstack([margins.matrix, sp.csr_array(-np.ones((len(margins), 1)))], format="csr")
     tied = _with_rows(widened, sp.csr_array(rows), -margins.constant, margins.error)
     t = Columns.block(Kind.MARGIN, -1, np.zeros(1, dtype=np.int64))
-    return MarginProgram(encoding, tied, Columns.joined([encoding.columns, t]), margins)
+    return MarginProgram(encoding, tied, Columns.joined([encoding.columns, t]), margins, has_hard_rows)
 
 
 def _with_rows(model: MilpModel, rows: sp.csr_array, upper: Array, error: Array) -> MilpModel:

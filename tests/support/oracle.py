@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import linprog
+
 from verifier.model.network import Network
 from verifier.model.operators import Input, Relu
 from verifier.vnnlib.spec import Disjunct, LinearConstraints

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from support import networks
 from support.planted import disjunct, distance, query, weighted_sum
-
 from verifier.deadline import Deadline
 from verifier.falsify import work
 from verifier.falsify.loss import Targets, margins, objective

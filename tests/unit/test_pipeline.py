@@ -67,16 +67,30 @@ def test_below_the_minimum_is_unsat_and_above_is_sat(case):
     assert result.witness.y[0] <= least + 1e-3
 
 
-def test_milp_alone_decides_and_says_that_it_is_a_solver(case):
+def test_milp_alone_decides(case):
     network, lower, upper, least = case
-    query = query_below(network, lower, upper, [least - 1e-3])
-    result = solve(query, Deadline.after(30), Options(stages=("milp",)))
-    assert result.verdict is Verdict.UNSAT
-    assert result.evidence is not None
-    assert result.evidence.level is EvidenceLevel.SOLVER
-    strict = solve(query, Deadline.after(30), Options(stages=("milp",), trust=Trust.RIGOROUS))
-    assert strict.verdict is Verdict.UNKNOWN
-    assert "rigorous" in strict.message
+    for gap, verdict in ((-1e-3, Verdict.UNSAT), (1e-3, Verdict.SAT)):
+        result = solve(query_below(network, lower, upper, [least + gap]), Deadline.after(30), Options(stages=("milp",)))
+        assert result.verdict is verdict
+
+
+def test_a_solvers_word_is_refused_where_rigour_is_asked_for(case):
+    network, lower, upper, least = case
+    for trust, verdict in ((Trust.SOLVER, Verdict.UNSAT), (Trust.RIGOROUS, Verdict.UNKNOWN)):
+        query = query_below(network, lower, upper, [least - 1.0, least - 2.0])
+        state = pipeline.State(query, Deadline.after(1), Options(trust=trust), lambda event: None, [], [])
+        state.bounds = [
+            DisjunctBounds(1.0, closed_by="crown", level=EvidenceLevel.RIGOROUS),
+            DisjunctBounds(2.0, closed_by="milp", level=EvidenceLevel.SOLVER),
+        ]
+        result = pipeline._result(state, 0.0)
+        assert result.verdict is verdict
+        if verdict is Verdict.UNSAT:
+            assert result.evidence is not None
+            assert result.evidence.level is EvidenceLevel.SOLVER
+            assert result.evidence.methods == ("crown", "milp")
+        else:
+            assert "rigorous" in result.message
 
 
 def test_an_empty_property_is_unsat_rigorously(case):

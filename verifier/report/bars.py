@@ -56,14 +56,10 @@ def draw_bars(
     width = name_width + NUMBER_WIDTH + TRACK + 2 * GAP + 3 * NUMBER_WIDTH
     half = width // 2 - 2 * DOT - GAP
     legends = (fold(original_lines, half), fold(counterexample_lines, half))
-    note = (
-        "" if len(shown) == len(original) else f"the {len(shown)} of {len(original)} inputs that moved most"
-    )
+    note = "" if len(shown) == len(original) else f"the {len(shown)} of {len(original)} inputs that moved most"
 
     legend_top = MARGIN + title_height(title, width)
-    columns_top = (
-        legend_top + line_height(HEAD_SIZE) + max(len(lines) for lines in legends) * line_height() + 18
-    )
+    columns_top = legend_top + line_height(HEAD_SIZE) + max(len(lines) for lines in legends) * line_height() + 18
     rows_top = columns_top + line_height() + 8
     bottom = rows_top + len(shown) * ROW_HEIGHT + (line_height() + 4 if note else 0)
     canvas = Canvas(width + 2 * MARGIN, bottom + MARGIN)

@@ -48,7 +48,7 @@ SLACK = 1e-3
 """Counterexamples may leave the range of the pixels by rounding, boxes by this part of it."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ValueRange:
     """The values drawn as black and as white."""
 

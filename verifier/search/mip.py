@@ -29,6 +29,7 @@ from verifier.deadline import Deadline
 from verifier.encodings.milp.big_m import Encoding, encode
 from verifier.encodings.milp.margin import MarginProgram, margin_program
 from verifier.encodings.milp.start import start
+from verifier.errors import SolverError
 from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
@@ -49,6 +50,7 @@ CONFIDENCE = 1e-5
 """See the head of this file."""
 NEARLY = 1e-6
 """Points whose margin in float64 is at most this are shown to onnxruntime, whose float32 may see it below 0."""
+TINY = float(np.finfo(np.float64).tiny)
 LINEAR_SHARE = 0.25
 """Of the remaining time, for the linear relaxations of all disjuncts."""
 
@@ -69,8 +71,7 @@ class MipOptions:
 class MipOutcome:
     """witness: a confirmed counterexample, or None.
 
-    bounds: one entry per disjunct of the query; where a disjunct has input-only rows, ``lower`` is about the
-        points that satisfy them.
+    bounds: one entry per disjunct of the query.
     counts: work done, by name.
     """
 
@@ -211,6 +212,8 @@ class _Search:
         )
         self._counts["milp_runs"] += 1
         self._counts["milp_nodes"] += outcome.nodes
+        if outcome.status is Status.INFEASIBLE and not program.has_hard_rows:
+            raise SolverError("HiGHS calls a program infeasible that every input of the box satisfies")
         closed = outcome.status is Status.INFEASIBLE or outcome.dual_bound > needed
         if not closed and outcome.point is not None and self._referee.witness is None:
             self._try(position, outcome.point[: self._network.n_inputs])
@@ -230,6 +233,9 @@ class _Search:
 
     def _learn(self, position: int, lower: float, closed: bool, method: str, level: EvidenceLevel) -> None:
         known = self._known[position]
+        if self._program(position).has_hard_rows:
+            # The bound is about points that satisfy the input-only rows; all others have some positive margin.
+            lower = min(lower, TINY)
         known = replace(known, lower=max(known.lower, lower))
         self._known[position] = replace(known, closed_by=method, level=level) if closed else known
         self._tell(self._known[position].lower, self._known[position].upper)
