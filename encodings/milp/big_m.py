@@ -39,6 +39,8 @@ from verifier.model.operators import Input, Relu
 
 Array = NDArray[np.float64]
 
+LEAST_BOUND = 1e-9
+
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
@@ -137,6 +139,8 @@ def _split(
 ) -> NDArray[np.int64]:
     """Columns and rows of unstable neurons; returns the columns of their values."""
     count = len(neurons)
+    # A bound within rounding of 0 would be a coefficient that HiGHS drops; a wider one is as sound.
+    below, above = np.minimum(below, -LEAST_BOUND), np.maximum(above, LEAST_BOUND)
     zero, one, infinite = np.zeros(count), np.ones(count), np.full(count, np.inf)
     pres = builder.add_columns(Columns.block(Kind.PRE, node, neurons), below, above)
     posts = builder.add_columns(Columns.block(Kind.POST, node, neurons), zero, above)
