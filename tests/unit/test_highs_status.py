@@ -126,7 +126,7 @@ def test_every_status_of_highs_is_known() -> None:
         "kOptimal", "kInfeasible", "kObjectiveTarget",
         "kTimeLimit", "kIterationLimit", "kSolutionLimit", "kMemoryLimit", "kInterrupt",
         "kNotset", "kLoadError", "kModelError", "kPresolveError", "kSolveError", "kPostsolveError", "kModelEmpty",
-        "kUnboundedOrInfeasible", "kUnbounded", "kObjectiveBound", "kUnknown",
+        "kUnboundedOrInfeasible", "kUnbounded", "kObjectiveBound", "kUnknown", "kHighsInterrupt",
     }  # fmt: skip
     assert names <= known, "read what it means, then sort it in"
 

@@ -27,7 +27,7 @@ def process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if request.param == "here":
         yield None
         return
-    monkeypatch.setattr(highs, "SMALL", 0)  # even for the small programs of these tests
+    monkeypatch.setattr(highs, "SMALL", -1)  # even for the small programs of these tests
     with HighsProcess() as process:
         yield process
 
@@ -51,11 +51,8 @@ def test_the_target(process: HighsProcess | None) -> None:
 
 
 def test_the_dual_bound(process: HighsProcess | None) -> None:
-    """x + y >= 10 over 0 .. 9, in halves: the bound passes 5 at the root, the optimum is further away."""
-    hard = market_split()
-    shifted = milp(
-        hard.cost, hard.lower, hard.upper, hard.rows.toarray(), hard.row_lower, hard.row_upper, hard.integral, 100.0
-    )
+    """Known at the root to be at least 0, and hard to raise from there."""
+    shifted = HARD.costing(HARD.cost, 100.0)
     outcome = minimise(shifted, Deadline.after(20), process=process, stop_above=99.5)
     assert outcome.status is Status.BOUND
     assert outcome.dual_bound > 99.5
@@ -116,7 +113,7 @@ def test_ctrl_c_ends_a_run(process: HighsProcess | None) -> None:
 
 
 def test_a_process_serves_many_programs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(highs, "SMALL", 0)
+    monkeypatch.setattr(highs, "SMALL", -1)
     with HighsProcess() as process:
         for value in (3.0, 4.0):
             model = milp([1.0], [0.0], [9.0], [[2.0]], [value - 0.5], [np.inf])
@@ -127,13 +124,15 @@ def test_a_process_serves_many_programs(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_process_that_dies_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(highs, "SMALL", 0)
+    monkeypatch.setattr(highs, "SMALL", -1)
     with HighsProcess() as process:
         model = milp([1.0], [0.0], [9.0])
         assert minimise(model, Deadline.after(20), process=process).status is Status.OPTIMAL
-        assert process._process is not None
-        threading.Timer(0.3, process._process.kill).start()
+        assert process.pid is not None
+        timer = threading.Timer(0.3, os.kill, (process.pid, signal.SIGKILL))
+        timer.start()
         outcome = minimise(HARD, Deadline.after(20), process=process)
+        timer.join()
         assert outcome.status is Status.FAILED
         assert "died" in outcome.detail
         assert outcome.dual_bound == -np.inf
@@ -142,12 +141,12 @@ def test_a_process_that_dies_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_run_that_hears_nothing_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Presolve looks at no clock; a process that is stopped altogether stands in for it."""
-    monkeypatch.setattr(highs, "SMALL", 0)
+    monkeypatch.setattr(highs, "SMALL", -1)
     with HighsProcess() as process:
         model = milp([1.0], [0.0], [9.0])
         minimise(model, Deadline.after(20), process=process)
-        assert process._process is not None
-        os.kill(process._process.pid, signal.SIGSTOP)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGSTOP)
         begun = time.monotonic()
         outcome = minimise(model, Deadline.after(0.3), process=process)
         assert time.monotonic() - begun < 1.3

@@ -36,6 +36,11 @@ class HighsProcess:
         self._reader: threading.Thread | None = None
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
+    @property
+    def pid(self) -> int | None:
+        """The operating system's number of the process, None while there is none."""
+        return None if self._process is None else self._process.pid
+
     def __enter__(self) -> HighsProcess:
         return self
 

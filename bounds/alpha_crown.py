@@ -1,0 +1,140 @@
+"""Pre-activation bounds with optimised slopes: alpha-CROWN on every undecided neuron (Xu et al., ICLR 2021, section 3).
+
+CROWN takes one lower slope per neuron for all bounds.  Here every row, that is every side of every undecided neuron,
+has slopes of its own on all ReLUs before it, and they ascend its bound: projected Adam in float32, the best slopes
+evaluated once more in float64 with rounding subtracted.  Layers go in order, so deep ones profit from shallow ones.
+On deep dense networks this is what makes branch and bound possible at all; on shallow ones it changes little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from verifier.bounds.crown import Relaxed, backward
+from verifier.bounds.interval import step
+from verifier.bounds.level import Bounds
+from verifier.bounds.relaxation import Relaxation, triangle
+from verifier.bounds.rounding import sensitivity
+from verifier.deadline import Deadline
+from verifier.model.network import Network
+
+BYTES = 2**25
+"""For the slopes of the rows that ascend together."""
+
+
+@dataclass(frozen=True)
+class AlphaOptions:
+    """iterations of Adam per layer; step: of a slope, at first; decay: of the step, per iteration."""
+
+    iterations: int = 12
+    step: float = 0.25
+    decay: float = 0.9
+
+
+def optimised_bounds(
+    network: Network,
+    nodes: Sequence[Bounds],
+    deadline: Deadline,
+    options: AlphaOptions | None = None,
+) -> tuple[Bounds, ...]:
+    """Tighter bounds over one box from rigorous ones (float64, CPU, [1, *shape] per node).
+
+    What the deadline leaves undone keeps its old bounds.
+    """
+    options = options or AlphaOptions()
+    fast = network.to(torch.float32)
+    found = list(nodes)
+    preactivations = {network.nodes[k].inputs[0] for k in network.relus}
+    for index in range(1, len(network.nodes)):
+        found[index] = found[index].intersect(step(network, index, found))
+        before = [k for k in network.relus if k < index and bool(found[network.nodes[k].inputs[0]].unstable.any())]
+        if index in preactivations and before and not deadline.expired:
+            found[index] = _tighten(network, fast, found, index, before, deadline, options)
+    return tuple(found)
+
+
+def _tighten(
+    network: Network,
+    fast: Network,
+    found: list[Bounds],
+    index: int,
+    before: list[int],
+    deadline: Deadline,
+    options: AlphaOptions,
+) -> Bounds:
+    known = found[index]
+    low, high = known.lower.flatten().clone(), known.upper.flatten().clone()
+    relaxed = Relaxed(
+        network,
+        found,
+        {k: triangle(found[network.nodes[k].inputs[0]]) for k in network.relus if k < index},
+        {k: sensitivity(network, k, found) for k in range(index + 1)},
+    )
+    size = 4 * sum(network.nodes[k].size for k in before)
+    likely_active = low + high > 0
+    for side in (likely_active, ~likely_active):
+        for from_below in (True, False):
+            places = torch.nonzero((low < 0) & (high > 0) & (side == from_below)).squeeze(1)
+            for part in places.split(max(1, BYTES // size)):
+                if deadline.expired:
+                    break
+                sign = 1.0 if from_below else -1.0
+                rows = torch.zeros(1, len(part), low.numel(), dtype=torch.float64)
+                rows[0, torch.arange(len(part)), part] = sign
+                bound = _optimise(relaxed, fast, rows.reshape(1, len(part), *network.nodes[index].shape), index, before, options)
+                if from_below:
+                    low[part] = torch.maximum(low[part], bound)
+                else:
+                    high[part] = torch.minimum(high[part], -bound)
+    return Bounds(low.reshape(known.lower.shape), high.reshape(known.upper.shape), known.level)
+
+
+def _optimise(
+    relaxed: Relaxed, fast: Network, rows: Tensor, index: int, before: list[int], options: AlphaOptions
+) -> Tensor:
+    """Rigorous lower bounds of the rows, [R], after ascending their slopes."""
+    network, nodes = relaxed.network, relaxed.bounds
+    single = [Bounds(b.lower.float(), b.upper.float(), b.level) for b in nodes]
+    lower, upper = (side.flatten(1) for side in (nodes[0].lower, nodes[0].upper))
+    low32, high32, rows32 = lower.float(), upper.float(), rows.float()
+    slopes = {k: relaxed.relaxations[k].lower_slope.float().expand(1, rows.shape[1], *network.nodes[k].shape).clone() for k in before}
+    fixed = {k: _single(r) for k, r in relaxed.relaxations.items() if k not in before}
+    best = torch.full((rows.shape[1],), -torch.inf)
+    chosen = {k: s.clone() for k, s in slopes.items()}
+    first = {k: torch.zeros_like(s) for k, s in slopes.items()}
+    second = {k: torch.zeros_like(s) for k, s in slopes.items()}
+    for iteration in range(options.iterations):
+        leaves = {k: s.requires_grad_(True) for k, s in slopes.items()}
+        lines = {k: triangle(single[network.nodes[k].inputs[0]], s) for k, s in leaves.items()}
+        problem = Relaxed(fast, single, {**fixed, **lines}, {})
+        value = backward(problem, index, rows32).over_box(low32, high32)[0]
+        better = value.detach() > best
+        best = torch.where(better, value.detach(), best)
+        for k, s in leaves.items():
+            mask = better.reshape(1, -1, *[1] * (s.dim() - 2))
+            chosen[k] = torch.where(mask, s.detach(), chosen[k])
+        if iteration == options.iterations - 1 or not value.requires_grad or bool((best > 0).all()):
+            break
+        gradients = torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True)
+        with torch.no_grad():
+            for (k, s), gradient in zip(leaves.items(), gradients, strict=True):
+                g = torch.zeros_like(s) if gradient is None else torch.nan_to_num(gradient)
+                first[k] = 0.9 * first[k] + 0.1 * g
+                second[k] = 0.99 * second[k] + 0.01 * g * g
+                move = first[k] / (1 - 0.9 ** (iteration + 1))
+                scale = (second[k] / (1 - 0.99 ** (iteration + 1))).sqrt() + 1e-12
+                slopes[k] = (s + options.step * options.decay**iteration * move / scale).clamp(0, 1)
+    with torch.no_grad():
+        lines = {k: triangle(nodes[network.nodes[k].inputs[0]], s.double()) for k, s in chosen.items()}
+        exact = replace(relaxed, relaxations={**relaxed.relaxations, **lines})
+        return backward(exact, index, rows).over_box(lower, upper)[0]
+
+
+def _single(relaxation: Relaxation) -> Relaxation:
+    return Relaxation(
+        relaxation.lower_slope.float(), relaxation.upper_slope.float(), relaxation.upper_intercept.float()
+    )
