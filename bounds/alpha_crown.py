@@ -8,7 +8,7 @@ On deep dense networks this is what makes branch and bound possible at all; on s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,7 +85,9 @@ def _tighten(
                 sign = 1.0 if from_below else -1.0
                 rows = torch.zeros(1, len(part), low.numel(), dtype=torch.float64)
                 rows[0, torch.arange(len(part)), part] = sign
-                bound = _optimise(relaxed, fast, rows.reshape(1, len(part), *network.nodes[index].shape), index, before, options)
+                bound = _optimise(
+                    relaxed, fast, rows.reshape(1, len(part), *network.nodes[index].shape), index, before, options
+                )
                 if from_below:
                     low[part] = torch.maximum(low[part], bound)
                 else:
@@ -101,7 +103,10 @@ def _optimise(
     single = [Bounds(b.lower.float(), b.upper.float(), b.level) for b in nodes]
     lower, upper = (side.flatten(1) for side in (nodes[0].lower, nodes[0].upper))
     low32, high32, rows32 = lower.float(), upper.float(), rows.float()
-    slopes = {k: relaxed.relaxations[k].lower_slope.float().expand(1, rows.shape[1], *network.nodes[k].shape).clone() for k in before}
+    slopes = {
+        k: relaxed.relaxations[k].lower_slope.float().expand(1, rows.shape[1], *network.nodes[k].shape).clone()
+        for k in before
+    }
     fixed = {k: _single(r) for k, r in relaxed.relaxations.items() if k not in before}
     best = torch.full((rows.shape[1],), -torch.inf)
     chosen = {k: s.clone() for k, s in slopes.items()}

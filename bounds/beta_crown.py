@@ -22,7 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from verifier.bounds.crown import Relaxed, backward
+from verifier.bounds.crown import LinearBound, Relaxed, backward
 from verifier.bounds.level import Bounds
 from verifier.bounds.relaxation import triangle
 from verifier.bounds.rounding import sensitivity
@@ -213,7 +213,7 @@ def _relaxed(root: Root, splits: Splits, slopes: Tensor, multipliers: Tensor) ->
     return Relaxed(root.network, root.nodes, relaxations, {}, signed)
 
 
-def _backward(relaxed: Relaxed, rows: Rows, coefficients: dict[int, Tensor] | None):  # type: ignore[no-untyped-def]
+def _backward(relaxed: Relaxed, rows: Rows, coefficients: dict[int, Tensor] | None) -> LinearBound:
     network = relaxed.network
     shaped = rows.outputs.reshape(*rows.outputs.shape[:2], *network.output_shape)
     visit = None if coefficients is None else coefficients.__setitem__

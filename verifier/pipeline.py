@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.crown import intermediate_bounds
 from verifier.bounds.level import Bounds, Level
 from verifier.bounds.margins import BoxGroup, GroupBounds, group_by_box, margin_bounds
@@ -51,6 +52,8 @@ FIRST_TURN = 0.5
 ATTACK_SHARE = 0.25
 """Length of an attack's turn against the turn of splitting before it."""
 ATTACKED_BOXES = 16
+OPTIMISE_SHARE = 0.25
+"""Of the time for branching, for alpha-CROWN on the pre-activation bounds."""
 BRANCH_SHARE = 0.7
 """Of the time left, for branch and bound on ReLU phases; the MILP has the rest."""
 MANY_WAVES = 10**6
@@ -73,6 +76,7 @@ class Options:
     trust: Trust = Trust.SOLVER
     attack: AttackOptions = field(default_factory=AttackOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
+    alpha: AlphaOptions = field(default_factory=AlphaOptions)
     branch: BranchOptions = field(default_factory=BranchOptions)
     tighten: TightenOptions = field(default_factory=TightenOptions)
     mip: MipOptions = field(default_factory=MipOptions)
@@ -92,6 +96,7 @@ class State:
     points: list[Array | None]
     witness: Witness | None = None
     nodes: dict[int, GroupBounds] = field(default_factory=dict)
+    better: dict[int, tuple[Bounds, ...]] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
@@ -227,33 +232,44 @@ def _attack_inside(state: State, query: Query, search: InputSplitting, seed: int
 def _branch(state: State) -> None:
     """Branch and bound on ReLU phases, box by box, for part of the time: the MILP gets the rest."""
     end = state.deadline.share(BRANCH_SHARE)
-    groups = group_by_box([state.query.disjuncts[p] for p in state.open])
     positions = state.open
+    groups = group_by_box([state.query.disjuncts[p] for p in positions])
     for number, group in enumerate(groups):
         if state.witness is not None or end.expired:
             return
         own = [positions[p] for p in group.positions]
-        deadline = end.share(1 / (len(groups) - number))
-        search = ReluSplitting(
-            state.query.restricted(own), _nodes(state, own, group, deadline), state.options.branch, state.progress
-        )
-        turn, seed = FIRST_TURN, state.options.seed
-        while not deadline.expired and not search.exhausted:
-            outcome = search.work(deadline.within(turn))
-            state.witness = outcome.witness
-            for position, bound in zip(own, outcome.bounds, strict=True):
-                state.learn(position, bound)
-            still = [p for p in own if state.bounds[p].level is None]
-            if state.witness is not None or not still or search.exhausted:
-                break
-            seed += 1
-            options = _attack_options(state, seed, MANY_WAVES)
-            found = attack(state.query.restricted(still), deadline.within(ATTACK_SHARE * turn), options, state.progress)
-            state.witness = found.witness
-            if state.witness is not None:
-                break
-            turn *= 2
-        state.count("regions visited", search.regions)
+        _branch_box(state, own, group, end.share(1 / (len(groups) - number)))
+
+
+def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> None:
+    """One box: a short turn with the bounds at hand, then with optimised ones, in turns with attacks."""
+    nodes = _nodes(state, own, group, deadline)
+    turn, seed, visited = FIRST_TURN, state.options.seed, 0
+    search = ReluSplitting(state.query.restricted(own), nodes, state.options.branch, state.progress)
+    while True:
+        outcome = search.work(deadline.within(turn))
+        state.witness = outcome.witness
+        state.count("regions visited", outcome.regions - visited)
+        visited = outcome.regions
+        for position, bound in zip(own, outcome.bounds, strict=True):
+            state.learn(position, bound)
+        still = [p for p in own if state.bounds[p].level is None]
+        if state.witness is not None or not still or search.exhausted or deadline.expired:
+            return
+        seed += 1
+        pause = deadline.within(ATTACK_SHARE * turn)
+        state.witness = attack(
+            state.query.restricted(still), pause, _attack_options(state, seed, MANY_WAVES), state.progress
+        ).witness
+        if state.witness is not None:
+            return
+        if turn == FIRST_TURN:
+            state.progress(Event("optimising bounds", open=len(still), unit="disjuncts"))
+            better = optimised_bounds(state.query.network, nodes, deadline.share(OPTIMISE_SHARE), state.options.alpha)
+            own, nodes, query = still, better, state.query.restricted(still)
+            search, visited = ReluSplitting(query, nodes, state.options.branch, state.progress), 0
+            state.better.update(dict.fromkeys(own, better))
+        turn *= 2
 
 
 def _milp(state: State) -> None:
@@ -281,9 +297,10 @@ def _milp(state: State) -> None:
 
 def _nodes(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> tuple[Bounds, ...]:
     """Rigorous bounds on all nodes over one box, as kept from the first stage or made anew."""
-    known = state.nodes.get(own[0])
-    if known is not None:
-        return known.nodes
+    if own[0] in state.better:
+        return state.better[own[0]]
+    if own[0] in state.nodes:
+        return state.nodes[own[0]].nodes
     lower, upper = torch.as_tensor(group.lower)[None], torch.as_tensor(group.upper)[None]
     return intermediate_bounds(state.query.network, lower, upper, deadline)
 

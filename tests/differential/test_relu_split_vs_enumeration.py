@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from support import networks
 from support.oracle import minimum_margin
 from support.replay import TorchReplay

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from support import networks
 from verifier.bounds.crown import backward, intermediate_bounds, relax
 from verifier.bounds.interval import interval_bounds

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
+
 from verifier.cli import app
 from verifier.model.network import build
 from verifier.model.operators import Input, Linear, Relu
@@ -149,9 +150,7 @@ def test_bad_properties_are_located(folder, tmp_path, text, words):
 
 
 def test_an_error_is_recorded_in_the_files_a_batch_reads(folder, tmp_path):
-    refused(
-        "missing.onnx", folder / "unsat.vnnlib", "--result-file", tmp_path / "r.txt", "--json", tmp_path / "r.json"
-    )
+    refused("missing.onnx", folder / "unsat.vnnlib", "--result-file", tmp_path / "r.txt", "--json", tmp_path / "r.json")
     assert (tmp_path / "r.txt").read_text().split() == ["error"]
     document = json.loads((tmp_path / "r.json").read_text())
     assert document["verdict"] == "error"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from support import networks
 from support.replay import TorchReplay
 from verifier.bounds.crown import intermediate_bounds

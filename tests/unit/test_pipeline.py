@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from support import networks
 from support.oracle import minimum_margin
 from support.replay import TorchReplay

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from support import networks
 from support.replay import TorchReplay
 from verifier.errors import SpecError

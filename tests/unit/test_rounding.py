@@ -7,6 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+
 from verifier.bounds.crown import backward, intermediate_bounds, relax
 from verifier.bounds.interval import interval_bounds
 from verifier.bounds.level import Level

@@ -105,8 +105,8 @@ class ReluSplitting:
     ) -> None:
         self._query, self._options, self._progress = query, options or BranchOptions(), progress
         first = query.disjuncts[0]
-        box = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
-        self._root = Root(query.network, *box, tuple(nodes))
+        lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
+        self._root = Root(query.network, lower, upper, tuple(nodes))
         self._rows = _rows(query)
         self._frontier: _Frontier | None = None
         self._abandoned = np.zeros(len(query.disjuncts), dtype=bool)
@@ -229,4 +229,3 @@ def _rows(query: Query) -> Rows:
     outputs = torch.as_tensor(np.stack([p.outputs[i] for p, i in zip(parts, index, strict=True)]))
     bounds = torch.as_tensor(np.stack([p.bounds[i] for p, i in zip(parts, index, strict=True)]))
     return Rows(outputs, inputs, bounds)
-
