@@ -32,7 +32,7 @@ Value = pulp.LpAffineExpression
 class TwinOutcome:
     """status: the solver's word as PuLP passes it on.  margin: the value of t, None without a point.
 
-    values: of all variables, by name; empty without a point.
+    values: of all variables that some constraint mentions, by name; empty without a point.
     """
 
     status: str
