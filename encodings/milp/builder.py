@@ -97,7 +97,7 @@ class Builder:
         if not touched[deferred.places].any():
             return expression
         reads = sp.csr_array(expression.matrix[:, deferred.places])
-        read = np.unique(reads.indices)
+        read = np.unique(reads.indices).astype(np.int64)
         missing = read[~deferred.made[read]]
         inside = np.ones(self.width)
         inside[deferred.places] = 0.0

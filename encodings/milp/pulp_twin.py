@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pulp
 from numpy.typing import NDArray
+from pulp import LpAffineExpression as Value
 
 from verifier.bounds.level import Bounds
 from verifier.encodings.milp.columns import Kind, name
@@ -25,7 +26,6 @@ from verifier.model.operators import Affine, Input, Relu
 from verifier.vnnlib.spec import Disjunct
 
 Array = NDArray[np.float64]
-Value = pulp.LpAffineExpression
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ import pickle
 import sys
 import time
 from collections.abc import Callable
-from typing import IO, Any, TypedDict
+from typing import IO, Any, TypedDict, final
 
 import highspy
 import numpy as np
@@ -63,6 +63,7 @@ class Request(TypedDict):
     points: bool
 
 
+@final
 class Report(TypedDict):
     """Where a run stands."""
 
@@ -71,12 +72,14 @@ class Report(TypedDict):
     nodes: int
 
 
+@final
 class Point(TypedDict):
     """An improving point."""
 
     point: NDArray[np.float64]
 
 
+@final
 class Answer(TypedDict):
     """What HiGHS said.  run, status: names of HighsStatus and HighsModelStatus.
 
