@@ -18,7 +18,7 @@ from typer.core import TyperGroup
 
 from verifier import __version__
 from verifier.deadline import Deadline
-from verifier.errors import InputError
+from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
 from verifier.verdict import Result, Statistics, Verdict
 
@@ -156,6 +156,50 @@ def _check(
         result = solve(query, deadline, options, line)
     _publish(result, query, outputs, context)
     return 130 if result.message.startswith("interrupted") else 0
+
+
+@app.command()
+def export(
+    model: Annotated[Path, typer.Argument(help="ONNX file, plain or .gz.")],
+    spec: Annotated[Path, typer.Argument(help="VNN-LIB file, plain or .gz.")],
+    output: Annotated[Path, typer.Argument(help="Where to write: a name that ends in .lp or .mps.")],
+    disjunct: Annotated[int, typer.Option(help="Which disjunct of the property, from 1.")] = 1,
+) -> None:
+    """Write the mixed-integer program of one disjunct, with readable names, for people and other solvers.
+
+    Its optimum is the smallest margin over the box: the disjunct is impossible where that is positive.
+    """
+    try:
+        _export(model, spec, output, disjunct)
+    except InputError as error:
+        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(output)
+
+
+def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:
+    if output.suffix not in (".lp", ".mps"):
+        raise OptionError(f"{output} ends in neither .lp nor .mps; the ending chooses the format")
+    check_writable(output)
+    try:
+        from verifier.encodings.milp import pulp_twin
+    except ModuleNotFoundError:
+        raise OptionError("writing programs needs PuLP; install it with: pip install 'nn-verifier[pulp]'") from None
+    import torch
+
+    from verifier.api import prepare
+    from verifier.bounds.crown import intermediate_bounds
+    from verifier.model.read import load
+
+    query = prepare(load(model), spec)
+    if not 1 <= disjunct <= len(query.disjuncts):
+        raise OptionError(f"there is no disjunct {disjunct}; the property has {len(query.disjuncts)}")
+    chosen = query.disjuncts[disjunct - 1]
+    bounds = intermediate_bounds(
+        query.network, torch.as_tensor(chosen.lower)[None], torch.as_tensor(chosen.upper)[None]
+    )
+    problem = pulp_twin.twin(query.network, chosen, bounds)
+    (pulp_twin.write_lp if output.suffix == ".lp" else pulp_twin.write_mps)(problem, output)
 
 
 def _publish(result: Result, query: Query | None, outputs: Outputs, context: dict[str, Any]) -> None:

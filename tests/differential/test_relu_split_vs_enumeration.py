@@ -115,3 +115,15 @@ def test_splitting_makes_bounds_better_and_closes_what_crown_leaves_open():
         assert outcome.witness is None
         closed += outcome.bounds[0].level is EvidenceLevel.RIGOROUS
     assert closed >= 3
+
+
+def test_a_box_without_undecided_neurons_is_decided_or_left_to_the_milp():
+    """Nothing to split and nothing to ascend: found by the fuzzer as a crash of the ascent."""
+    rng = np.random.default_rng(0)
+    network = networks.dense(rng, (2, 3, 1))
+    query = query_of(rng, network, 2, radius=0.0)
+    outcome = ReluSplitting(query, nodes_of(query)).work(Deadline.after(5))
+    assert outcome.open == 0
+    for disjunct, bound in zip(query.disjuncts, outcome.bounds, strict=True):
+        truth = minimum_margin(network, disjunct)[0]
+        assert (bound.level is not None) == (truth > 0) or abs(truth) < TOLERANCE or outcome.witness is not None

@@ -190,3 +190,27 @@ def test_a_defect_of_ours_is_a_traceback_and_exit_code_1(folder, monkeypatch):
     result = run(folder / "abs.onnx", folder / "unsat.vnnlib")
     assert result.exit_code == 1
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("ending", ["lp", "mps"])
+def test_export_writes_a_program_that_highs_solves(folder, tmp_path, ending):
+    highspy = pytest.importorskip("highspy")
+    path = tmp_path / f"program.{ending}"
+    result = run("export", folder / "abs.onnx", folder / "unsat.vnnlib", path)
+    assert result.exit_code == 0, result.stderr
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    assert highs.readModel(str(path)) == highspy.HighsStatus.kOk
+    highs.run()
+    # y_0 >= 2.5 fails by at least 0.5, for |x_0 + x_1| is at most 2
+    assert highs.getInfo().objective_function_value == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [(["p.txt"], [".lp", ".mps"]), (["p.lp", "--disjunct", "7"], ["disjunct 7", "1"])]
+)
+def test_export_refuses_what_it_cannot_write(folder, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    message = refused("export", folder / "abs.onnx", folder / "unsat.vnnlib", *arguments)
+    for word in words:
+        assert word in message

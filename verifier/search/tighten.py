@@ -10,7 +10,7 @@ undecided.  The caller brings interval and CROWN bounds; here, ReLU layer by ReL
 
 Points keep the number of programs small (Gleixner et al., "Three enhancements for optimization-based bound
 tightening", 2017, call it filtering): where a point of the relaxation has a neuron below zero, no LP can prove
-it active, and where a run of the network has it below zero, nothing can.
+it active, and where a run of the network has it below zero, nothing can.  What may decide a ReLU comes first.
 
 Invariant: bounds only get tighter, and hold wherever the given ones do.
 """
@@ -44,6 +44,7 @@ STAGE = "tighten"
 CONFIDENCE = 1e-5
 """A MILP's dual bound is taken lower by this, relative to 1 + the neuron's range: see ``search.mip``."""
 SEED = 0
+TINY = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class TightenOptions:
     """lp_share, milp_share: of the time left at the start.  0 leaves the step out.
 
     milp_seconds: the longest that one MILP may take.
-    only_signs: no LP whose bound cannot decide a ReLU; otherwise both bounds of every unstable neuron.
+    only_signs: no LP whose bound cannot decide a ReLU.  Otherwise, after those that may, both bounds of the
+        other unstable neurons, largest triangle first: they make the programs behind them tighter.
     samples: points of the box that the network is run on first.
     threads, highs: for HiGHS.
     """
@@ -59,7 +61,7 @@ class TightenOptions:
     lp_share: float = 0.15
     milp_share: float = 0.15
     milp_seconds: float = 1.0
-    only_signs: bool = True
+    only_signs: bool = False
     samples: int = 256
     threads: int = 1
     highs: Options = field(default_factory=dict)
@@ -141,8 +143,25 @@ class _Allowance:
         self._seconds = max(0.0, self._seconds - (time.monotonic() - begun))
 
 
+@dataclass(frozen=True, eq=False)
+class _Extremes:
+    """The least and greatest values that some points gave a node, (size,) each; ``add`` changes them in place."""
+
+    least: Array
+    greatest: Array
+
+    def add(self, values: Array) -> None:
+        """values: (size,), of one more point."""
+        np.minimum(self.least, values, out=self.least)
+        np.maximum(self.greatest, values, out=self.greatest)
+
+    def refutes(self, neuron: int, sign: int) -> bool:
+        """Whether a point shows that the neuron is not stable on that side (1: active, -1: inactive)."""
+        return bool(self.least[neuron] < 0 if sign > 0 else self.greatest[neuron] > 0)
+
+
 class _Seen:
-    """The least and greatest values that runs of the network gave every node; flat, (size,) each."""
+    """What runs of the network gave: the extremes of every node."""
 
     def __init__(self, network: Network, lower: Array, upper: Array, count: int) -> None:
         self._network = network
@@ -150,16 +169,13 @@ class _Seen:
         # Corners show signs that points inside do not.
         inside = rng.uniform(lower, upper, (count - count // 2, len(lower)))
         corners = np.where(rng.random((count // 2, len(lower))) < 0.5, lower, upper)
-        points = np.concatenate([((lower + upper) / 2)[None], inside, corners])
-        values = self._values(points)
-        self.least = [value.min(axis=0) for value in values]
-        self.greatest = [value.max(axis=0) for value in values]
+        values = self._values(np.concatenate([((lower + upper) / 2)[None], inside, corners]))
+        self.nodes = [_Extremes(value.min(axis=0), value.max(axis=0)) for value in values]
 
     def add(self, x: Array) -> None:
         """One more run, at x: (n_inputs,)."""
-        for index, value in enumerate(self._values(x[None])):
-            np.minimum(self.least[index], value[0], out=self.least[index])
-            np.maximum(self.greatest[index], value[0], out=self.greatest[index])
+        for node, value in zip(self.nodes, self._values(x[None]), strict=True):
+            node.add(value[0])
 
     def _values(self, points: Array) -> list[Array]:
         return [value.flatten(1).numpy() for value in self._network.values(torch.from_numpy(points))]
@@ -181,54 +197,61 @@ class _Layer:
         counts: dict[str, float],
     ) -> None:
         self._inputs, self._encoding, self._seen = network.n_inputs, encoding, seen
+        self._runs = seen.nodes[encoding.node]
         self._options, self._counts = options, counts
         self._given = min(bounds.level, encoding.level)
         self.low = bounds.lower.reshape(-1).numpy().copy()
         self.high = bounds.upper.reshape(-1).numpy().copy()
         self.level: Level | None = None
+        self._done: set[tuple[int, int]] = set()
 
     def by_lp(self, deadline: Deadline) -> None:
         """Certified bounds from the triangle relaxation."""
-        value = self._encoding.value
-        least, greatest = self._seen.least[self._encoding.node].copy(), self._seen.greatest[self._encoding.node].copy()
+        # Points of the network are points of its relaxation.
+        relaxed = _Extremes(self._runs.least.copy(), self._runs.greatest.copy())
         programs: LinearPrograms | None = None
+        for neuron, sign, for_sign in self._lp_tasks():
+            if not self._undecided(neuron) or (for_sign and relaxed.refutes(neuron, sign)):
+                continue
+            if deadline.expired:
+                return
+            programs = programs or LinearPrograms(self._encoding.model)
+            self._counts["tighten_lps"] += 1
+            bound = programs.minimum(*self._cost(neuron, sign), deadline, float(self._encoding.value.error[neuron]))
+            if bound.point is not None:
+                relaxed.add(self._encoding.value.at(bound.point))
+            self._done.add((neuron, sign))
+            if self._improve(neuron, sign, bound.lower, self._given):
+                self._counts["tighten_lp_fixed"] += 1
+
+    def _lp_tasks(self) -> Iterator[tuple[int, int, bool]]:
+        """Neuron, side, and whether only the sign matters: first what may decide a ReLU, then the rest."""
         for neuron in self._unstable():
             for sign in self._sides(neuron):
-                hopeless = least[neuron] < 0 if sign > 0 else greatest[neuron] > 0
-                if (self._options.only_signs and hopeless) or not self._undecided(neuron):
-                    continue
-                if deadline.expired:
-                    return
-                programs = programs or LinearPrograms(self._encoding.model)
-                row = sign * value.matrix[[neuron]].toarray()[0]
-                bound = programs.minimum(
-                    row, sign * float(value.constant[neuron]), deadline, float(value.error[neuron])
-                )
-                self._counts["tighten_lps"] += 1
-                if bound.point is not None:
-                    there = value.at(bound.point)
-                    np.minimum(least, there, out=least)
-                    np.maximum(greatest, there, out=greatest)
-                if self._improve(neuron, sign, bound.lower, self._given):
-                    self._counts["tighten_lp_fixed"] += 1
+                yield neuron, sign, True
+        if self._options.only_signs:
+            return
+        low, high = self.low, self.high
+        areas = -low * high / np.maximum(high - low, TINY)
+        for neuron in sorted(self._unstable(), key=lambda k: -areas[k]):
+            for sign in self._sides(neuron):
+                if (neuron, sign) not in self._done:
+                    yield neuron, sign, False
 
     def by_milp(self, deadline: Deadline, process: HighsProcess) -> None:
         """Signs from the big-M program; bounds that decide nothing are not worth a lower level."""
-        value = self._encoding.value
         for neuron in self._unstable():
             for sign in self._sides(neuron):
-                if self._shown(neuron, sign) or not self._undecided(neuron):
+                if self._runs.refutes(neuron, sign) or not self._undecided(neuron):
                     continue
                 if deadline.expired:
                     return
-                model = self._encoding.model.costing(
-                    sign * value.matrix[[neuron]].toarray()[0], sign * float(value.constant[neuron])
-                )
+                model = self._encoding.model.costing(*self._cost(neuron, sign))
                 margin = CONFIDENCE * (1.0 + self.high[neuron] - self.low[neuron])
 
                 def accept(point: Array, neuron: int = neuron, sign: int = sign) -> bool:
                     self._seen.add(point[: self._inputs])
-                    return self._shown(neuron, sign)
+                    return self._runs.refutes(neuron, sign)
 
                 outcome = minimise(
                     model,
@@ -245,10 +268,10 @@ class _Layer:
                 ):
                     self._counts["tighten_milp_fixed"] += 1
 
-    def _shown(self, neuron: int, sign: int) -> bool:
-        """Whether a run of the network shows that the neuron is not stable on that side."""
-        node = self._encoding.node
-        return bool(self._seen.least[node][neuron] < 0 if sign > 0 else self._seen.greatest[node][neuron] > 0)
+    def _cost(self, neuron: int, sign: int) -> tuple[Array, float]:
+        """``sign * value`` of a neuron, to be minimised: a row (n,) and an offset."""
+        value = self._encoding.value
+        return sign * value.matrix[[neuron]].toarray()[0], sign * float(value.constant[neuron])
 
     def _undecided(self, neuron: int) -> bool:
         return bool(self.low[neuron] < 0 < self.high[neuron])
