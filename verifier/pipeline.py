@@ -47,6 +47,8 @@ from verifier.verdict import (
 
 Array = NDArray[np.float64]
 
+BOUND_SHARE = 0.6
+"""Of the time left, for the first bounds: an attack shall have its chance on large networks too."""
 FIRST_TURN = 0.5
 """Seconds of input splitting before the attack has another turn; every turn is twice as long as the one before."""
 ATTACK_SHARE = 0.25
@@ -160,22 +162,24 @@ def solve(
 def _bound(state: State) -> None:
     """Close disjuncts by CROWN.  On a GPU the bounds are estimates; what they would close is redone on the CPU."""
     query, options = state.query, state.options
+    deadline = state.deadline.share(BOUND_SHARE)
     candidates = state.open
     if options.device != "cpu":
-        estimates = margin_bounds(query.network.to(torch.float64, options.device), query.disjuncts, state.deadline)
+        estimates = margin_bounds(query.network.to(torch.float64, options.device), query.disjuncts, deadline)
         candidates = [
             group.group.positions[i] for group in estimates for i, margin in enumerate(group.margins) if margin > 0
         ]
     kept = 0
     open_query = query.restricted(candidates)
-    for group in margin_bounds(query.network, open_query.disjuncts, state.deadline):
+    for group in margin_bounds(query.network, open_query.disjuncts, deadline):
         for position, margin in zip(group.group.positions, group.margins, strict=True):
             closed = margin > 0 and group.level is Level.RIGOROUS
             level, method = (EvidenceLevel.RIGOROUS, "crown") if closed else (None, "")
             state.learn(candidates[position], DisjunctBounds(margin, closed_by=method, level=level))
         still_open = [candidates[p] for p in group.group.positions if candidates[p] in state.open]
         size = 2 * sum(bound.lower.numel() * 8 for bound in group.nodes)
-        if still_open and kept + size <= KEPT_BYTES:
+        # Bounds that the deadline cut short are made anew when they are needed.
+        if still_open and kept + size <= KEPT_BYTES and not deadline.expired:
             kept += size
             state.nodes.update(dict.fromkeys(still_open, group))
         state.progress(_event(state, "bound"))

@@ -63,7 +63,7 @@ def test_the_first_layer_needs_no_program() -> None:
 def test_signs_that_a_sample_shows_are_not_asked_for() -> None:
     network, lower, upper, given = case(3, 16, 16, 2, radius=2.0)
     few, many = (
-        tighten(network, lower, upper, given, Deadline.after(60), TightenOptions(samples=samples))[1]
+        tighten(network, lower, upper, given, Deadline.after(60), TightenOptions(samples=samples, only_signs=True))[1]
         for samples in (0, 2000)
     )
     assert many["tighten_lps"] < few["tighten_lps"]
@@ -71,13 +71,17 @@ def test_signs_that_a_sample_shows_are_not_asked_for() -> None:
     assert many["tighten_lp_fixed"] == few["tighten_lp_fixed"]
 
 
-def test_all_bounds_on_request() -> None:
-    """Also those that decide nothing, both sides of every undecided neuron."""
+def test_only_signs_on_request() -> None:
+    """By default also what decides nothing: both sides of every undecided neuron."""
     network, lower, upper, given = case(4, 12, 12, 2)
-    options = TightenOptions(milp_share=0.0, only_signs=False)
-    signs = tighten(network, lower, upper, given, Deadline.after(60), TightenOptions(milp_share=0.0))[0]
-    found = tighten(network, lower, upper, given, Deadline.after(60), options)[0]
-    assert (found[3].upper - found[3].lower).sum() < (signs[3].upper - signs[3].lower).sum()
+    found = {
+        only: tighten(network, lower, upper, given, Deadline.after(60), TightenOptions(milp_share=0.0, only_signs=only))
+        for only in (False, True)
+    }
+    assert found[True][1]["tighten_lps"] < found[False][1]["tighten_lps"]
+    assert unstable(network, found[True][0]) == unstable(network, found[False][0])
+    widths = {only: (bounds[3].upper - bounds[3].lower).sum() for only, (bounds, _) in found.items()}
+    assert widths[False] < widths[True]
 
 
 def test_shares_of_nothing() -> None:
@@ -99,7 +103,7 @@ def test_the_deadline(seconds: float) -> None:
         upper,
         given,
         Deadline.after(seconds),
-        TightenOptions(lp_share=1.0, milp_share=1.0, samples=0, only_signs=False),
+        TightenOptions(lp_share=1.0, milp_share=1.0, samples=0),
     )
     assert time.monotonic() - begun < seconds + 1.5
     assert unstable(network, found) <= unstable(network, given)
