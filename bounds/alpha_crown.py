@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from verifier.bounds.ascent import Choice, ascend
 from verifier.bounds.crown import Relaxed, backward
 from verifier.bounds.interval import step
 from verifier.bounds.level import Bounds
@@ -103,36 +104,23 @@ def _optimise(
     single = [Bounds(b.lower.float(), b.upper.float(), b.level) for b in nodes]
     lower, upper = (side.flatten(1) for side in (nodes[0].lower, nodes[0].upper))
     low32, high32, rows32 = lower.float(), upper.float(), rows.float()
-    slopes = {
-        k: relaxed.relaxations[k].lower_slope.float().expand(1, rows.shape[1], *network.nodes[k].shape).clone()
-        for k in before
-    }
     fixed = {k: _single(r) for k, r in relaxed.relaxations.items() if k not in before}
-    best = torch.full((rows.shape[1],), -torch.inf)
-    chosen = {k: s.clone() for k, s in slopes.items()}
-    first = {k: torch.zeros_like(s) for k, s in slopes.items()}
-    second = {k: torch.zeros_like(s) for k, s in slopes.items()}
-    for iteration in range(options.iterations):
-        leaves = {k: s.requires_grad_(True) for k, s in slopes.items()}
-        lines = {k: triangle(single[network.nodes[k].inputs[0]], s) for k, s in leaves.items()}
-        problem = Relaxed(fast, single, {**fixed, **lines}, {})
-        value = backward(problem, index, rows32).over_box(low32, high32)[0]
-        better = value.detach() > best
-        best = torch.where(better, value.detach(), best)
-        for k, s in leaves.items():
-            mask = better.reshape(1, -1, *[1] * (s.dim() - 2))
-            chosen[k] = torch.where(mask, s.detach(), chosen[k])
-        if iteration == options.iterations - 1 or not value.requires_grad or bool((best > 0).all()):
-            break
-        gradients = torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True)
-        with torch.no_grad():
-            for (k, s), gradient in zip(leaves.items(), gradients, strict=True):
-                g = torch.zeros_like(s) if gradient is None else torch.nan_to_num(gradient)
-                first[k] = 0.9 * first[k] + 0.1 * g
-                second[k] = 0.99 * second[k] + 0.01 * g * g
-                move = first[k] / (1 - 0.9 ** (iteration + 1))
-                scale = (second[k] / (1 - 0.99 ** (iteration + 1))).sqrt() + 1e-12
-                slopes[k] = (s + options.step * options.decay**iteration * move / scale).clamp(0, 1)
+
+    def bound(slopes: list[Tensor]) -> Tensor:
+        lines = {k: triangle(single[network.nodes[k].inputs[0]], s) for k, s in zip(before, slopes, strict=True)}
+        return backward(Relaxed(fast, single, {**fixed, **lines}, {}), index, rows32).over_box(low32, high32)[0]
+
+    def start(k: int) -> Tensor:
+        return relaxed.relaxations[k].lower_slope.float().expand(1, rows.shape[1], *network.nodes[k].shape)
+
+    best = ascend(
+        [Choice(start(k), options.step, lambda s: s.clamp(0, 1)) for k in before],
+        bound,
+        lambda better, like: better.reshape(1, -1, *[1] * (like.dim() - 2)),
+        options.iterations,
+        options.decay,
+    )
+    chosen = dict(zip(before, best, strict=True))
     with torch.no_grad():
         lines = {k: triangle(nodes[network.nodes[k].inputs[0]], s.double()) for k, s in chosen.items()}
         exact = replace(relaxed, relaxations={**relaxed.relaxations, **lines})

@@ -22,6 +22,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from verifier.bounds.ascent import Choice, ascend
 from verifier.bounds.crown import LinearBound, Relaxed, backward
 from verifier.bounds.level import Bounds
 from verifier.bounds.relaxation import triangle
@@ -29,9 +30,12 @@ from verifier.bounds.rounding import sensitivity
 from verifier.model.network import Network
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class AscentOptions:
-    """iterations of projected Adam, and the step sizes (relative to the range of a slope, and of a coefficient)."""
+    """iterations: of the ascent.  slope_step; multiplier_step, in units of the largest row coefficient: at first.
+
+    decay: of both steps, per iteration.
+    """
 
     iterations: int = 10
     slope_step: float = 0.25
@@ -152,39 +156,20 @@ def bound_regions(root: Root, rows: Rows, splits: Splits, options: AscentOptions
 
 
 def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
-    """Projected Adam on slopes and multipliers; the best seen per region."""
-    slopes, multipliers = splits.slopes.clone(), splits.multipliers.clone()
-    best_slopes, best_multipliers = slopes.clone(), multipliers.clone()
-    best = torch.full((len(splits),), -torch.inf)
+    """Slopes and multipliers that make the bounds of the regions large."""
     split = splits.signs != 0
-    moments = [torch.zeros_like(slopes), torch.zeros_like(multipliers)]
-    squares = [torch.zeros_like(slopes), torch.zeros_like(multipliers)]
     scale = float(rows.outputs.abs().max().clamp(min=1e-6))
-    for iteration in range(options.iterations):
-        leaves = [slopes.requires_grad_(True), multipliers.requires_grad_(True)]
-        bound = _backward(_relaxed(root, splits, *leaves), rows, None)
-        value = (bound.over_box(root.lower, root.upper) - rows.bounds).max(1).values
-        better = value.detach() > best
-        best = torch.where(better, value.detach(), best)
-        best_slopes = torch.where(better[:, None], slopes.detach(), best_slopes)
-        best_multipliers = torch.where(better[:, None], multipliers.detach(), best_multipliers)
-        # Rows of zeros, or a root without undecided neurons, depend on neither.
-        if iteration == options.iterations - 1 or not value.requires_grad or bool((best > 0).all()):
-            break
-        gradients = torch.autograd.grad(value.sum(), leaves, allow_unused=True)
-        with torch.no_grad():
-            moved = []
-            for i, (leaf, gradient) in enumerate(zip(leaves, gradients, strict=True)):
-                gradient = torch.zeros_like(leaf) if gradient is None else torch.nan_to_num(gradient)
-                moments[i] = 0.9 * moments[i] + 0.1 * gradient
-                squares[i] = 0.99 * squares[i] + 0.01 * gradient**2
-                corrected = moments[i] / (1 - 0.9 ** (iteration + 1))
-                size = (squares[i] / (1 - 0.99 ** (iteration + 1))).sqrt() + 1e-12
-                step = (options.slope_step, options.multiplier_step * scale)[i] * options.decay**iteration
-                moved.append(leaf + step * corrected / size)
-            slopes = moved[0].clamp(0, 1)
-            multipliers = moved[1].clamp(min=0) * split
-    return Splits(splits.signs, best_slopes.detach(), best_multipliers.detach())
+
+    def bound(leaves: list[Tensor]) -> Tensor:
+        found = _backward(_relaxed(root, splits, *leaves), rows, None)
+        return (found.over_box(root.lower, root.upper) - rows.bounds).max(1).values
+
+    choices = [
+        Choice(splits.slopes, options.slope_step, lambda s: s.clamp(0, 1)),
+        Choice(splits.multipliers, options.multiplier_step * scale, lambda m: m.clamp(min=0) * split),
+    ]
+    best = ascend(choices, bound, lambda better, _: better[:, None], options.iterations, options.decay)
+    return Splits(splits.signs, *best)
 
 
 def _relaxed(root: Root, splits: Splits, slopes: Tensor, multipliers: Tensor) -> Relaxed:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from support import networks
+from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.crown import backward, intermediate_bounds, relax
 from verifier.bounds.interval import interval_bounds
 from verifier.bounds.level import Level
@@ -95,6 +96,32 @@ def test_margin_bounds_lie_below_the_margin_at_every_point(kind, seed, radius):
             assert min(margins) >= margin
             seen += 1
     assert seen == len(disjuncts)
+
+
+@cases
+@settings(max_examples=25, deadline=None)
+def test_optimised_bounds_contain_every_value_and_are_no_looser(kind, seed, radius):
+    rng = np.random.default_rng(seed)
+    network = KINDS[kind](rng)
+    lower, upper, points = boxes(rng, network, radius, count=1)
+    crown = intermediate_bounds(network, lower, upper)
+    better = optimised_bounds(network, crown, Deadline.never(), AlphaOptions(iterations=6))
+    for value, before, after in zip(network.values(points[0]), crown, better, strict=True):
+        assert after.level is Level.RIGOROUS
+        assert (value >= after.lower[0]).all()
+        assert (value <= after.upper[0]).all()
+        assert (after.lower >= before.lower).all()
+        assert (after.upper <= before.upper).all()
+
+
+def test_optimised_slopes_tighten_deep_networks():
+    rng = np.random.default_rng(2)
+    network = networks.dense(rng, (4, 12, 12, 12, 12, 1))
+    lower, upper, _ = boxes(rng, network, 1.0, count=1)
+    crown = intermediate_bounds(network, lower, upper)
+    better = optimised_bounds(network, crown, Deadline.never())
+    width = [sum(float((b.upper - b.lower).sum()) for b in bounds) for bounds in (crown, better)]
+    assert width[1] < 0.99 * width[0]
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from verifier.bounds.margins import BoxGroup, group_by_box
 from verifier.deadline import Deadline
+from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.confirm import confirm
 from verifier.search.dense_chain import DenseChain, dense_chain, kernel_arrays
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
@@ -115,7 +115,7 @@ class _Group:
     def __init__(
         self, query: Query, chain: DenseChain, group: BoxGroup, options: SplitOptions, progress: Progress
     ) -> None:
-        self._query, self._chain, self._positions = query, chain, group.positions
+        self._referee, self._chain, self._positions = Referee(query), chain, group.positions
         self._options, self._progress = options, progress
         disjuncts = [query.disjuncts[p] for p in group.positions]
         self._arrays = kernel_arrays(chain, disjuncts, group.lower, group.upper)
@@ -148,9 +148,8 @@ class _Group:
             self.regions += visited
             self._stuck += stuck
             if code == kernel.CANDIDATE:
-                witness = confirm(self._query, self._positions[disjunct], point)
-                if witness is not None:
-                    return witness
+                if self._referee.judge(self._positions[disjunct], point):
+                    return self._referee.witness
                 # True in real arithmetic or nearly so, but not in the model's own: look for a clearer one.
                 self._threshold = 2 * min(self._threshold, self._margin(disjunct, point)) - 1e-9
             elif code == kernel.FULL:

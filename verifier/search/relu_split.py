@@ -22,9 +22,9 @@ from torch import Tensor
 from verifier.bounds.beta_crown import AscentOptions, Root, Rows, Splits, bound_regions
 from verifier.bounds.level import Bounds
 from verifier.deadline import Deadline
+from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.confirm import confirm
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
 Array = NDArray[np.float64]
@@ -108,6 +108,7 @@ class ReluSplitting:
         lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
         self._root = Root(query.network, lower, upper, tuple(nodes))
         self._rows = _rows(query)
+        self._referee = Referee(query)
         self._frontier: _Frontier | None = None
         self._abandoned = np.zeros(len(query.disjuncts), dtype=bool)
         self._batch = FIRST_BATCH
@@ -186,9 +187,8 @@ class ReluSplitting:
         for i in torch.argsort(margin)[:CONFIRMED_AT_ONCE].tolist():
             if margin[i] > 0:
                 return None
-            witness = confirm(self._query, int(owner[i]), points[i].numpy())
-            if witness is not None:
-                return witness
+            if self._referee.judge(int(owner[i]), points[i].numpy()):
+                return self._referee.witness
         return None
 
     def _adapt(self, count: int, seconds: float) -> None:
