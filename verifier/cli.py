@@ -7,7 +7,6 @@ verdict, 2 for bad input (one sentence, no traceback), 1 for a defect of ours (a
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import platform
 import sys
@@ -97,7 +96,9 @@ def check(
     result_file: Annotated[Path | None, typer.Option(help="Write the VNN-COMP result file.")] = None,
     save_counterexample: Annotated[Path | None, typer.Option(help="Write the counterexample in VNN-LIB form.")] = None,
     image: Annotated[Path | None, typer.Option(help="Write a PNG: original, counterexample, difference.")] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log the stages to stderr.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Write a line per stage and second to stderr.")
+    ] = False,
 ) -> None:
     """Is there an input in SPEC's region for which MODEL's outputs satisfy it?
 
@@ -132,7 +133,6 @@ def _check(
     from verifier.report.live import LiveLine
     from verifier.watchdog import Watchdog
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO if verbose else logging.WARNING, format="%(message)s")
     context = {"model": str(model), "spec": str(spec), "options": {"timeout": timeout, "device": device}}
 
     def overrun() -> None:
@@ -141,7 +141,7 @@ def _check(
         _publish(result, None, outputs, context)
         sys.stdout.flush()
 
-    with Watchdog(deadline, overrun), LiveLine(deadline) as line:
+    with Watchdog(deadline, overrun), LiveLine(deadline, verbose) as line:
         from verifier.api import prepare
         from verifier.model.read import load
         from verifier.pipeline import Options, solve

@@ -84,6 +84,14 @@ def test_sat_writes_every_file_that_was_asked_for(folder, tmp_path):
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_verbose_tells_the_stages_on_stderr(folder):
+    result = run(folder / "abs.onnx", folder / "unsat.vnnlib", "--verbose")
+    assert "bound" in result.stderr
+    assert "s left" in result.stderr
+    assert result.stdout.splitlines()[0] == "unsat"
+    assert run(folder / "abs.onnx", folder / "unsat.vnnlib").stderr == ""
+
+
 def test_unsat_result_file_has_one_line(folder, tmp_path):
     run(folder / "abs.onnx", folder / "unsat.vnnlib", "--result-file", tmp_path / "r.txt")
     assert (tmp_path / "r.txt").read_text().split() == ["unsat"]

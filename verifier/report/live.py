@@ -1,10 +1,13 @@
-"""One line on a terminal that tells where a run stands: stage, bounds, what is open, time left.
+"""Where a run stands, on stderr: stage, bounds, what is open, time left.
 
-rich redraws it four times a second from its own thread; the stages only leave their last event here.
+On a terminal one line that rich redraws four times a second from its own thread; the stages only leave their last event
+here.  With ``verbose`` a plain line per stage, and per second within one, which a file can keep.
 """
 
 from __future__ import annotations
 
+import sys
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -16,16 +19,21 @@ from verifier.progress import Event
 
 
 class LiveLine:
-    """A context manager; call it with events.  Draws nothing where stderr is no terminal."""
+    """A context manager; call it with events.  Silent where stderr is no terminal, unless ``verbose``."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
+    def __init__(self, deadline: Deadline, verbose: bool = False) -> None:
+        self._deadline, self._verbose = deadline, verbose
         self._event = Event("reading the files")
+        self._printed: tuple[str, int] | None = None
         console = Console(stderr=True)
-        self._live = Live(self, console=console, transient=True) if console.is_terminal else None
+        self._live = Live(self, console=console, transient=True) if console.is_terminal and not verbose else None
 
     def __call__(self, event: Event) -> None:
         self._event = event
+        moment = (event.stage, int(time.monotonic()))
+        if self._verbose and moment != self._printed:
+            self._printed = moment
+            print(self.__rich__().plain, file=sys.stderr, flush=True)
 
     def __enter__(self) -> LiveLine:
         if self._live is not None:
