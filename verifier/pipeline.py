@@ -56,8 +56,10 @@ ATTACK_SHARE = 0.25
 ATTACKED_BOXES = 16
 OPTIMISE_SHARE = 0.25
 """Of the time for branching, for alpha-CROWN on the pre-activation bounds."""
-BRANCH_SHARE = 0.7
-"""Of the time left, for branch and bound on ReLU phases; the MILP has the rest."""
+BRANCH_SHARE, BRANCH_SHARE_LARGE = 0.6, 0.95
+"""Of the time left, for branch and bound on ReLU phases; the MILP has the rest.  Beyond ``MANY_UNDECIDED`` ReLUs
+a MILP hardly ever ends in time, and branch and bound gets nearly all."""
+MANY_UNDECIDED = 200
 MANY_WAVES = 10**6
 """The deadline ends the attack."""
 
@@ -235,9 +237,12 @@ def _attack_inside(state: State, query: Query, search: InputSplitting, seed: int
 
 def _branch(state: State) -> None:
     """Branch and bound on ReLU phases, box by box, for part of the time: the MILP gets the rest."""
-    end = state.deadline.share(BRANCH_SHARE)
     positions = state.open
     groups = group_by_box([state.query.disjuncts[p] for p in positions])
+    nodes = _nodes(state, [positions[p] for p in groups[0].positions], groups[0], state.deadline.share(BOUND_SHARE))
+    network = state.query.network
+    undecided = sum(int(nodes[network.nodes[k].inputs[0]].unstable.sum()) for k in network.relus)
+    end = state.deadline.share(BRANCH_SHARE if undecided <= MANY_UNDECIDED else BRANCH_SHARE_LARGE)
     for number, group in enumerate(groups):
         if state.witness is not None or end.expired:
             return

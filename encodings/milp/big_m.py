@@ -39,6 +39,8 @@ from verifier.model.operators import Input, Relu
 
 Array = NDArray[np.float64]
 
+MOST_ENTRIES = 30_000_000
+
 LEAST_BOUND = 1e-9
 
 
@@ -98,6 +100,17 @@ def encode(
     model, columns, value = builder.finish(values[last])
     level = min((bounds[index].level for index in read), default=Level.RIGOROUS)
     return Encoding(network, last, model, columns, value, level)
+
+
+def encodable(network: Network, bounds: Sequence[Bounds]) -> bool:
+    """Whether the matrices can be written out in some hundred megabytes, and the big Ms are finite."""
+    entries = 0
+    for index, node in enumerate(network.nodes):
+        if not isinstance(node.operator, Input | Relu):
+            entries += node.size * node.operator.terms(network.input_shapes(index))
+    entering = (bounds[network.nodes[index].inputs[0]] for index in network.relus)
+    finite = ((bound.lower.isfinite() & bound.upper.isfinite())[bound.unstable].all() for bound in entering)
+    return entries <= MOST_ENTRIES and all(bool(one) for one in finite)
 
 
 def ancestors(network: Network, index: int) -> set[int]:

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 
 from verifier.bounds.level import Bounds, Level
 from verifier.deadline import Deadline
-from verifier.encodings.milp.big_m import Encoding, encode
+from verifier.encodings.milp.big_m import Encoding, encodable, encode
 from verifier.encodings.milp.margin import MarginProgram, margin_program
 from verifier.encodings.milp.start import start
 from verifier.errors import SolverError
 from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.solve.highs import minimise
+from verifier.solve.highs import NO_HEURISTICS, minimise
 from verifier.solve.highs_run import Options, Report
 from verifier.solve.lp import LinearPrograms
 from verifier.solve.outcome import Outcome, Status
@@ -57,7 +57,7 @@ LINEAR_SHARE = 0.25
 
 @dataclass(frozen=True)
 class MipOptions:
-    """threads: for HiGHS.  highs: further HiGHS options, by name.
+    """threads: for HiGHS.  highs: further HiGHS options, by name; its heuristics are off, the attack being better.
 
     most_unstable: with more undecided ReLUs than this nothing is tried; the programs would not fit.
     """
@@ -128,12 +128,10 @@ class _Search:
     @property
     def ready(self) -> bool:
         """Whether there is something to do and the program can be written down."""
-        if not self._query.disjuncts:
+        if not self._query.disjuncts or not encodable(self._network, self._node_bounds):
             return False
-        before = [self._node_bounds[self._network.nodes[i].inputs[0]] for i in self._network.relus]
-        unstable = sum(int(bound.unstable.sum()) for bound in before)
-        finite = all(bool((bound.lower.isfinite() & bound.upper.isfinite())[bound.unstable].all()) for bound in before)
-        return finite and unstable <= self._options.most_unstable
+        entering = (self._node_bounds[self._network.nodes[i].inputs[0]] for i in self._network.relus)
+        return sum(int(bound.unstable.sum()) for bound in entering) <= self._options.most_unstable
 
     @property
     def _open(self) -> list[int]:
@@ -208,7 +206,7 @@ class _Search:
             stop_above=needed,
             accept=accept,
             on_progress=report,
-            options=self._options.highs,
+            options={**NO_HEURISTICS, **self._options.highs},
         )
         self._counts["milp_runs"] += 1
         self._counts["milp_nodes"] += outcome.nodes

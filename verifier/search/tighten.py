@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 
 from verifier.bounds.level import Bounds, Level
 from verifier.deadline import Deadline
-from verifier.encodings.milp.big_m import Encoding, ancestors, encode
+from verifier.encodings.milp.big_m import Encoding, ancestors, encodable, encode
 from verifier.errors import SolverError
 from verifier.model.network import Network
 from verifier.progress import Event, Progress, silent
-from verifier.solve.highs import minimise
+from verifier.solve.highs import NO_HEURISTICS, minimise
 from verifier.solve.highs_run import Options
 from verifier.solve.lp import LinearPrograms
 from verifier.solve.process import HighsProcess
@@ -44,6 +44,8 @@ STAGE = "tighten"
 CONFIDENCE = 1e-5
 """A MILP's dual bound is taken lower by this, relative to 1 + the neuron's range: see ``search.mip``."""
 SEED = 0
+VALUES_AT_ONCE = 2**23
+"""How many values of nodes, over all samples, are held in memory at once."""
 TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -90,7 +92,7 @@ def tighten(
     found = [Bounds(b.lower.cpu().double(), b.upper.cpu().double(), b.level) for b in bounds]
     counts = dict.fromkeys(("tighten_lps", "tighten_lp_fixed", "tighten_milps", "tighten_milp_fixed"), 0.0)
     sources = [source for source in _sources(network) if bool(found[source].unstable.any())]
-    if not sources:
+    if not sources or not encodable(network, found):
         return tuple(found), counts
     seen = _Seen(network, lower, upper, options.samples)
     lp_time = _Allowance(deadline.remaining * options.lp_share if options.lp_share else 0.0)
@@ -169,8 +171,13 @@ class _Seen:
         # Corners show signs that points inside do not.
         inside = rng.uniform(lower, upper, (count - count // 2, len(lower)))
         corners = np.where(rng.random((count // 2, len(lower))) < 0.5, lower, upper)
-        values = self._values(np.concatenate([((lower + upper) / 2)[None], inside, corners]))
-        self.nodes = [_Extremes(value.min(axis=0), value.max(axis=0)) for value in values]
+        points = np.concatenate([((lower + upper) / 2)[None], inside, corners])
+        self.nodes = [_Extremes(value[0].copy(), value[0].copy()) for value in self._values(points[:1])]
+        at_once = max(1, VALUES_AT_ONCE // sum(node.size for node in network.nodes))
+        for begin in range(1, len(points), at_once):
+            for extremes, value in zip(self.nodes, self._values(points[begin : begin + at_once]), strict=True):
+                extremes.add(value.min(axis=0))
+                extremes.add(value.max(axis=0))
 
     def add(self, x: Array) -> None:
         """One more run, at x: (n_inputs,)."""
@@ -260,7 +267,7 @@ class _Layer:
                     threads=self._options.threads,
                     stop_above=margin,
                     accept=accept,
-                    options=self._options.highs,
+                    options={**NO_HEURISTICS, **self._options.highs},
                 )
                 self._counts["tighten_milps"] += 1
                 if outcome.dual_bound > margin and self._improve(
