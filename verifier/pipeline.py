@@ -54,6 +54,8 @@ FIRST_TURN = 0.5
 ATTACK_SHARE = 0.25
 """Length of an attack's turn against the turn of splitting before it."""
 ATTACKED_BOXES = 16
+SPLIT_SHARE_SMALL, FEW_UNDECIDED = 0.3, 60
+"""Of the time left, for input splitting where no more ReLUs than this are undecided; beyond it gets all."""
 OPTIMISE_SHARE = 0.25
 """Of the time for branching, for alpha-CROWN on the pre-activation bounds."""
 BRANCH_SHARE, BRANCH_SHARE_LARGE = 0.6, 0.95
@@ -207,8 +209,10 @@ def _split(state: State) -> None:
     search = InputSplitting(query, state.options.split, state.progress)
     turn = FIRST_TURN
     seed = state.options.seed
-    while not state.decided and not state.deadline.expired and not search.exhausted:
-        outcome = search.work(state.deadline.within(turn))
+    # Conjunctions that fail by a hair need ever smaller boxes; with few ReLUs the later stages decide them at once.
+    end = state.deadline.share(SPLIT_SHARE_SMALL if _undecided(state) <= FEW_UNDECIDED else 1.0)
+    while not state.decided and not end.expired and not search.exhausted:
+        outcome = search.work(end.within(turn))
         state.witness = outcome.witness
         state.counts |= {"boxes visited": outcome.regions, "boxes open": outcome.open}
         for position, bound in zip(positions, outcome.bounds, strict=True):
@@ -216,7 +220,7 @@ def _split(state: State) -> None:
         if state.decided or search.exhausted:
             return
         seed += 1
-        state.witness = _attack_inside(state, query, search, seed, state.deadline.within(ATTACK_SHARE * turn))
+        state.witness = _attack_inside(state, query, search, seed, end.within(ATTACK_SHARE * turn))
         turn *= 2
 
 
@@ -239,10 +243,7 @@ def _branch(state: State) -> None:
     """Branch and bound on ReLU phases, box by box, for part of the time: the MILP gets the rest."""
     positions = state.open
     groups = group_by_box([state.query.disjuncts[p] for p in positions])
-    nodes = _nodes(state, [positions[p] for p in groups[0].positions], groups[0], state.deadline.share(BOUND_SHARE))
-    network = state.query.network
-    undecided = sum(int(nodes[network.nodes[k].inputs[0]].unstable.sum()) for k in network.relus)
-    end = state.deadline.share(BRANCH_SHARE if undecided <= MANY_UNDECIDED else BRANCH_SHARE_LARGE)
+    end = state.deadline.share(BRANCH_SHARE if _undecided(state) <= MANY_UNDECIDED else BRANCH_SHARE_LARGE)
     for number, group in enumerate(groups):
         if state.witness is not None or end.expired:
             return
@@ -302,6 +303,15 @@ def _milp(state: State) -> None:
             state.count(name, amount)
         for position, bound in zip(own, outcome.bounds, strict=True):
             state.learn(position, bound)
+
+
+def _undecided(state: State) -> int:
+    """How many ReLUs are undecided over the box of the first open disjunct."""
+    positions = state.open
+    group = group_by_box([state.query.disjuncts[p] for p in positions])[0]
+    nodes = _nodes(state, [positions[p] for p in group.positions], group, state.deadline.share(BOUND_SHARE))
+    network = state.query.network
+    return sum(int(nodes[network.nodes[k].inputs[0]].unstable.sum()) for k in network.relus)
 
 
 def _nodes(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> tuple[Bounds, ...]:
