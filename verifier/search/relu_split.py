@@ -12,27 +12,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verifier.bounds.beta_crown import AscentOptions, Root, Rows, Splits, bound_regions
+from verifier.bounds.beta_crown import AscentOptions, Root, Splits, bound_regions
 from verifier.bounds.level import Bounds
 from verifier.deadline import Deadline
-from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
+from verifier.search.candidates import Candidates, rows_of
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
 Array = NDArray[np.float64]
 
 METHOD = "relu splitting"
 FIRST_BATCH = 16
-CONFIRMED_AT_ONCE = 4
-"""Candidate points of one batch that are replayed."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +105,8 @@ class ReluSplitting:
         first = query.disjuncts[0]
         lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
         self._root = Root(query.network, lower, upper, tuple(nodes))
-        self._rows = _rows(query)
-        self._referee = Referee(query)
+        self._rows = rows_of(query)
+        self._candidates = Candidates(query, self._rows)
         self._frontier: _Frontier | None = None
         self._abandoned = np.zeros(len(query.disjuncts), dtype=bool)
         self._batch = FIRST_BATCH
@@ -172,24 +170,7 @@ class ReluSplitting:
         if branch is not None and len(kept):
             chosen = branch.indices[splittable]
             self._open.add(_Frontier(result.splits.pick(kept), lower[kept], owner[kept], chosen))
-        return self._try(result.points[still], owner[still])
-
-    def _try(self, points: Tensor, owner: Tensor) -> Witness | None:
-        """Replay the most promising points."""
-        if not len(points):
-            return None
-        outputs = self._root.network.forward(points)
-        rows = self._rows.pick(owner)
-        margins = (rows.outputs @ outputs.unsqueeze(2)).squeeze(2) - rows.bounds
-        if rows.inputs is not None:
-            margins = margins + (rows.inputs @ points.unsqueeze(2)).squeeze(2)
-        margin = margins.max(1).values
-        for i in torch.argsort(margin)[:CONFIRMED_AT_ONCE].tolist():
-            if margin[i] > 0:
-                return None
-            if self._referee.judge(int(owner[i]), points[i].numpy()):
-                return self._referee.witness
-        return None
+        return self._candidates.judge(result.points[still], owner[still])
 
     def _adapt(self, count: int, seconds: float) -> None:
         """Larger batches for as long as they bound more regions per second."""
@@ -215,17 +196,4 @@ def _child(parents: _Frontier, sign: int) -> Splits:
     """One half of every parent."""
     signs = parents.splits.signs.clone()
     signs[torch.arange(len(parents)), parents.branch] = sign
-    return Splits(signs, parents.splits.slopes, parents.splits.multipliers)
-
-
-def _rows(query: Query) -> Rows:
-    """The rows of all disjuncts, padded by repeating the first one (which changes no maximum)."""
-    count = max(len(d.constraints) for d in query.disjuncts)
-    parts = [d.constraints for d in query.disjuncts]
-    index = [np.append(np.arange(len(p)), np.zeros(count - len(p), dtype=np.int64)) for p in parts]
-    inputs = None
-    if any(p.mentions_inputs for p in parts):
-        inputs = torch.as_tensor(np.stack([np.asarray(p.inputs)[i] for p, i in zip(parts, index, strict=True)]))
-    outputs = torch.as_tensor(np.stack([p.outputs[i] for p, i in zip(parts, index, strict=True)]))
-    bounds = torch.as_tensor(np.stack([p.bounds[i] for p, i in zip(parts, index, strict=True)]))
-    return Rows(outputs, inputs, bounds)
+    return replace(parents.splits, signs=signs)
