@@ -211,7 +211,10 @@ def _relaxed(root: Root, splits: Splits, slopes: Tensor, multipliers: Tensor) ->
         signs = splits.signs[:, own]
         low, high = (side.expand(len(splits), *side.shape[1:]).flatten(1).clone() for side in (pre.lower, pre.upper))
         if splits.inputs is not None:
-            low[:, places], high[:, places] = splits.inputs[:, 0, own].to(low.dtype), splits.inputs[:, 1, own].to(low.dtype)
+            low[:, places], high[:, places] = (
+                splits.inputs[:, 0, own].to(low.dtype),
+                splits.inputs[:, 1, own].to(low.dtype),
+            )
         low[:, places] = torch.where(signs > 0, 0.0, low[:, places])
         high[:, places] = torch.where(signs < 0, 0.0, high[:, places])
         shape = (len(splits), *pre.lower.shape[1:])

@@ -167,16 +167,14 @@ def _pass(
     return backward(relaxed, source, rows.reshape(batch, count, *network.nodes[source].shape), visit=visit)
 
 
-def _row_slopes(
-    root: Root, slopes: RowSlopes, plan: _Plan, low: Tensor, high: Tensor
-) -> dict[int, Tensor]:
+def _row_slopes(root: Root, slopes: RowSlopes, plan: _Plan, low: Tensor, high: Tensor) -> dict[int, Tensor]:
     """The rows' own slopes on earlier ReLU nodes, [B, R, V], shifted along with the upper lines of the neurons."""
     own, side, found = slices(root), (~plan.lower).long(), {}
     for j, table in slopes.items():
         bounds = root.nodes[root.network.nodes[j].inputs[0]]
         whole = (bounds.upper / (bounds.upper - bounds.lower)).flatten()[root.places[j]]
-        l, u = low[:, own[j]], high[:, own[j]]
-        moved = torch.nan_to_num(u / (u - l), nan=0.0).clamp(0, 1) - whole
+        inside = high[:, own[j]] / (high[:, own[j]] - low[:, own[j]])
+        moved = torch.nan_to_num(inside, nan=0.0).clamp(0, 1) - whole
         found[j] = (table[side, plan.place].double() + SHIFT * moved.unsqueeze(1)).clamp(0, 1)
     return found
 

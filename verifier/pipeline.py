@@ -13,7 +13,7 @@ bounds on the margins, and the best points seen.  No stage calls another one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -24,15 +24,18 @@ from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.crown import intermediate_bounds
 from verifier.bounds.level import Bounds, Level
 from verifier.bounds.margins import BoxGroup, GroupBounds, group_by_box, margin_bounds
+from verifier.bounds.reduce import without_inactive
 from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
 from verifier.falsify.attack import AttackOptions, attack
+from verifier.model.network import Network
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.input_split import InputSplitting, SplitOptions, applicable
 from verifier.search.mip import MipOptions
 from verifier.search.mip import solve as solve_mip
+from verifier.search.refining_split import RefineOptions, RefiningSplitting
 from verifier.search.relu_split import BranchOptions, ReluSplitting
 from verifier.search.tighten import TightenOptions, tighten
 from verifier.verdict import (
@@ -52,7 +55,9 @@ BOUND_SHARE = 0.6
 FIRST_TURN = 0.5
 """Seconds of input splitting before the attack has another turn; every turn is twice as long as the one before."""
 ATTACK_SHARE = 0.25
-"""Length of an attack's turn against the turn of splitting before it."""
+"""Length of an attack's turn against the turn of splitting before it, where that took a second."""
+FOLLOWER_SHARE = 0.25
+"""Length of the turn of the search that seems to be the slower one, against that of the other."""
 ATTACKED_BOXES = 16
 SPLIT_SHARE_SMALL, FEW_UNDECIDED = 0.3, 60
 """Of the time left, for input splitting where no more ReLUs than this are undecided; beyond it gets all."""
@@ -84,6 +89,7 @@ class Options:
     split: SplitOptions = field(default_factory=SplitOptions)
     alpha: AlphaOptions = field(default_factory=AlphaOptions)
     branch: BranchOptions = field(default_factory=BranchOptions)
+    refine: RefineOptions = field(default_factory=RefineOptions)
     tighten: TightenOptions = field(default_factory=TightenOptions)
     mip: MipOptions = field(default_factory=MipOptions)
     stages: tuple[str, ...] = ("bound", "attack", "split", "branch", "milp")
@@ -102,7 +108,7 @@ class State:
     points: list[Array | None]
     witness: Witness | None = None
     nodes: dict[int, GroupBounds] = field(default_factory=dict)
-    better: dict[int, tuple[Bounds, ...]] = field(default_factory=dict)
+    better: dict[int, tuple[Network, tuple[Bounds, ...]]] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     interrupted: bool = False
@@ -220,7 +226,7 @@ def _split(state: State) -> None:
         if state.decided or search.exhausted:
             return
         seed += 1
-        state.witness = _attack_inside(state, query, search, seed, end.within(ATTACK_SHARE * turn))
+        state.witness = _attack_inside(state, query, search, seed, end.within(_attack_seconds(turn)))
         turn *= 2
 
 
@@ -252,34 +258,71 @@ def _branch(state: State) -> None:
 
 
 def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> None:
-    """One box: a short turn with the bounds at hand, then with optimised ones, in turns with attacks."""
-    nodes = _nodes(state, own, group, deadline)
-    turn, seed, visited = FIRST_TURN, state.options.seed, 0
-    search = ReluSplitting(state.query.restricted(own), nodes, state.options.branch, state.progress)
+    """One box: a short turn with the bounds at hand, then with optimised ones two searches in turns with attacks."""
+    options = state.options
+    network, nodes = without_inactive(state.query.network, _nodes(state, own, group, deadline))
+    query = replace(state.query.restricted(own), network=network)
+    plain = ReluSplitting(query, nodes, options.branch, state.progress)
+    _turn(state, own, plain, deadline.within(FIRST_TURN))
+    _attack_again(state, own, deadline.within(_attack_seconds(FIRST_TURN)), 1)
+    own = [p for p in own if state.bounds[p].level is None]
+    if state.witness is not None or not own or plain.exhausted or deadline.expired:
+        return
+    state.progress(Event("optimising bounds", open=len(own), unit="disjuncts"))
+    better = optimised_bounds(network, nodes, deadline.share(OPTIMISE_SHARE), options.alpha)
+    network, nodes = without_inactive(network, better.nodes)
+    state.better.update(dict.fromkeys(own, (network, nodes)))
+    query = replace(state.query.restricted(own), network=network)
+    plain = ReluSplitting(query, nodes, options.branch, state.progress)
+    refining = RefiningSplitting(query, nodes, better.slopes, options.refine, state.progress)
+    _alternate(state, own, (refining, plain), deadline)
+
+
+def _alternate(
+    state: State, own: list[int], searches: Sequence[RefiningSplitting | ReluSplitting], deadline: Deadline
+) -> None:
+    """Searches for the same disjuncts take turns of doubling length; who would end first has most of each."""
+    turn, seed = FIRST_TURN, 2
+    remaining = [0.0] * len(searches)
     while True:
-        outcome = search.work(deadline.within(turn))
-        state.witness = outcome.witness
-        state.count("regions visited", outcome.regions - visited)
-        visited = outcome.regions
-        for position, bound in zip(own, outcome.bounds, strict=True):
-            state.learn(position, bound)
-        still = [p for p in own if state.bounds[p].level is None]
-        if state.witness is not None or not still or search.exhausted or deadline.expired:
-            return
-        seed += 1
-        pause = deadline.within(ATTACK_SHARE * turn)
-        state.witness = attack(
-            state.query.restricted(still), pause, _attack_options(state, seed, MANY_WAVES), state.progress
-        ).witness
+        leader = min(range(len(searches)), key=remaining.__getitem__)
+        for i, search in enumerate(searches):
+            share = 1.0 if i == leader or turn == FIRST_TURN else FOLLOWER_SHARE
+            search.forget([i for i, p in enumerate(own) if state.bounds[p].level is not None])
+            before, begun = search.worst, time.monotonic()
+            _turn(state, own, search, deadline.within(share * turn))
+            gained = (search.worst - before) / (time.monotonic() - begun)
+            remaining[i] = -search.worst / gained if gained > 0 and search.worst > -np.inf else np.inf
+            still = any(state.bounds[p].level is None for p in own)
+            if state.witness is not None or not still or search.exhausted or deadline.expired:
+                return
+        _attack_again(state, own, deadline.within(_attack_seconds(turn)), seed)
         if state.witness is not None:
             return
-        if turn == FIRST_TURN:
-            state.progress(Event("optimising bounds", open=len(still), unit="disjuncts"))
-            better = optimised_bounds(state.query.network, nodes, deadline.share(OPTIMISE_SHARE), state.options.alpha)
-            own, nodes, query = still, better, state.query.restricted(still)
-            search, visited = ReluSplitting(query, nodes, state.options.branch, state.progress), 0
-            state.better.update(dict.fromkeys(own, better))
-        turn *= 2
+        seed, turn = seed + 1, 2 * turn
+
+
+def _turn(state: State, own: list[int], search: RefiningSplitting | ReluSplitting, deadline: Deadline) -> None:
+    """Let one search work, and learn what it found."""
+    before = search.regions
+    outcome = search.work(deadline)
+    state.witness = outcome.witness
+    state.count("regions visited", outcome.regions - before)
+    for position, bound in zip(own, outcome.bounds, strict=True):
+        state.learn(position, bound)
+
+
+def _attack_again(state: State, own: list[int], deadline: Deadline, number: int) -> None:
+    """One more attack on what is still open, from other starts than before."""
+    still = [p for p in own if state.bounds[p].level is None]
+    if state.witness is None and still:
+        options = _attack_options(state, state.options.seed + number, MANY_WAVES)
+        state.witness = attack(state.query.restricted(still), deadline, options, state.progress).witness
+
+
+def _attack_seconds(turn: float) -> float:
+    """How long to attack after a turn of searching: a share that falls as turns grow."""
+    return ATTACK_SHARE * turn**0.5
 
 
 def _milp(state: State) -> None:
@@ -291,8 +334,10 @@ def _milp(state: State) -> None:
             return
         own = [positions[p] for p in group.positions]
         deadline = state.deadline.share(1 / (len(groups) - number))
-        query = state.query.restricted(own)
-        nodes = _nodes(state, own, group, deadline)
+        network, nodes = without_inactive(state.query.network, _nodes(state, own, group, deadline))
+        if own[0] in state.better:
+            network, nodes = state.better[own[0]]
+        query = replace(state.query.restricted(own), network=network)
         tightening = replace(state.options.tighten, threads=state.options.threads)
         tighter, counts = tighten(query.network, group.lower, group.upper, nodes, deadline, tightening, state.progress)
         options = replace(state.options.mip, threads=state.options.threads)
@@ -316,8 +361,6 @@ def _undecided(state: State) -> int:
 
 def _nodes(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> tuple[Bounds, ...]:
     """Rigorous bounds on all nodes over one box, as kept from the first stage or made anew."""
-    if own[0] in state.better:
-        return state.better[own[0]]
     if own[0] in state.nodes:
         return state.nodes[own[0]].nodes
     lower, upper = torch.as_tensor(group.lower)[None], torch.as_tensor(group.upper)[None]

@@ -49,9 +49,10 @@ class RefineOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Region:
-    """signs: [m]; inputs: [2, m].  owners: the disjuncts it leaves open, [o]; slopes, multipliers: [o, m], per disjunct.
+    """signs: [m]; inputs: [2, m].  owners: the disjuncts it leaves open, [o].
 
-    lower: [o], bounds on their margins.  branch: the neuron to split next, -1 where none is undecided.
+    slopes, multipliers: [o, m], per disjunct.  lower: [o], bounds on their margins.  branch: the neuron to split next,
+    -1 where none is undecided.
     """
 
     signs: Tensor
@@ -160,9 +161,7 @@ class RefiningSplitting:
         """Bound regions, keep the open ones, try the points where their bounds are least."""
         root = self._root
         none = torch.zeros(len(regions), 0)
-        splits = Splits(
-            torch.stack([r.signs for r in regions]), none, none, torch.stack([r.inputs for r in regions])
-        )
+        splits = Splits(torch.stack([r.signs for r in regions]), none, none, torch.stack([r.inputs for r in regions]))
         first = min((int(self._layer[r.branch]) for r in regions if r.branch >= 0), default=0)
         refined = refine(root, self._slopes, splits, first)
         self.regions += len(regions)
@@ -199,7 +198,8 @@ class RefiningSplitting:
         self, i: int, at: Tensor, refined: Refined, gains: Tensor, owner: Tensor, result: RegionBounds, lower: Tensor
     ) -> None:
         """Put region i back with its open disjuncts, those at rows ``at`` of the result."""
-        assert self._heap is not None and refined.splits.inputs is not None
+        assert self._heap is not None
+        assert refined.splits.inputs is not None
         inputs = refined.splits.inputs[i]
         undecided = (inputs[0] < 0) & (inputs[1] > 0) & (refined.splits.signs[i] == 0)
         if not bool(undecided.any()):
@@ -238,9 +238,7 @@ class RefiningSplitting:
 def _child(region: _Region, sign: int) -> _Region:
     signs = region.signs.clone()
     signs[region.branch] = sign
-    return _Region(
-        signs, region.inputs, region.owners, region.slopes, region.multipliers, region.lower, region.branch
-    )
+    return _Region(signs, region.inputs, region.owners, region.slopes, region.multipliers, region.lower, region.branch)
 
 
 def _only(region: _Region, still: Tensor) -> _Region:

@@ -73,7 +73,7 @@ class _Frontier:
     def take(self, count: int, nearest: bool) -> _Frontier:
         """Remove and return ``count`` regions: the worst, or the nearest to closing."""
         order = torch.argsort(self.lower, descending=nearest, stable=True)
-        taken, kept = self._pick(order[:count]), self._pick(torch.sort(order[count:]).values)
+        taken, kept = self.pick(order[:count]), self.pick(torch.sort(order[count:]).values)
         self.splits, self.lower, self.owner, self.branch = kept.splits, kept.lower, kept.owner, kept.branch
         return taken
 
@@ -83,7 +83,7 @@ class _Frontier:
         self.owner = torch.cat([self.owner, other.owner])
         self.branch = torch.cat([self.branch, other.branch])
 
-    def _pick(self, index: Tensor) -> _Frontier:
+    def pick(self, index: Tensor) -> _Frontier:
         return _Frontier(self.splits.pick(index), self.lower[index], self.owner[index], self.branch[index])
 
 
@@ -119,6 +119,17 @@ class ReluSplitting:
     def exhausted(self) -> bool:
         return self._frontier is not None and len(self._frontier) == 0
 
+    @property
+    def worst(self) -> float:
+        """The least bound of an open region, infinite where none is open."""
+        return float(self._open.lower.min()) if self._frontier is not None and len(self._open) else torch.inf
+
+    def forget(self, closed: Sequence[int]) -> None:
+        """Drop disjuncts, by position, that someone else has closed."""
+        if self._frontier is not None and len(closed):
+            gone = torch.isin(self._frontier.owner, torch.tensor(closed, dtype=torch.long))
+            self._frontier = self._frontier.pick(torch.nonzero(~gone).squeeze(1))
+
     def work(self, deadline: Deadline) -> BranchOutcome:
         """Split until every disjunct is decided or the deadline passes; what is known by then."""
         witness = None
@@ -150,7 +161,7 @@ class ReluSplitting:
         children = Splits.join([_child(parents, sign) for sign in (1, -1)])
         found = self._bound(children, parents.owner.repeat(2), parents.lower.repeat(2), self._options.ascent)
         self._adapt(len(parents), time.monotonic() - started)
-        lowest = float(frontier.lower.min()) if len(frontier) else None
+        lowest = self.worst if len(frontier) else None
         self._progress(Event(METHOD, lower=lowest, open=len(frontier), unit="regions"))
         return found
 
