@@ -7,7 +7,9 @@ from numba import njit
 
 ROUNDS = 2
 """Passes over the halfspaces; a third gains nothing that can be measured."""
-EXPANSIONS, INTERPOLATIONS = 12, 4
+EXPANSIONS, INTERPOLATIONS = 12, 12
+PRECISION = np.float32(0.2)
+"""Relative width of the bracket at which a multiplier is good enough."""
 NEAREST = np.float32(0.1)
 """A point tried lies at least this share of the bracket away from its ends."""
 
@@ -44,6 +46,8 @@ def _best(c, a, moves, radius, reach, offset):
         low, high, rising = high, np.float32(4.0) * high, falling
         falling = _slope(c, a, moves, high, offset)
     for _ in range(INTERPOLATIONS):
+        if high - low < PRECISION * high:
+            break
         share = min(max(rising / (rising - falling), NEAREST), np.float32(1.0) - NEAREST)
         middle = low + share * (high - low)
         slope = _slope(c, a, moves, middle, offset)
