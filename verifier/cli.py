@@ -91,6 +91,9 @@ def check(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.")] = 0,
+    memory: Annotated[
+        str, typer.Option(help="Stay within: a share of the machine (60%) or a size (8G, 500M).")
+    ] = "60%",
     trust: Annotated[str, typer.Option(help="Weakest evidence that counts as unsat: rigorous or solver.")] = "solver",
     json: Annotated[Path | None, typer.Option(help="Write everything known as JSON.")] = None,
     result_file: Annotated[Path | None, typer.Option(help="Write the VNN-COMP result file.")] = None,
@@ -107,7 +110,7 @@ def check(
     outputs = Outputs(json, result_file, save_counterexample, image)
     try:
         outputs.check()
-        code = _check(model, spec, timeout, device, threads, seed, trust, outputs, verbose)
+        code = _check(model, spec, timeout, device, threads, seed, memory, trust, outputs, verbose)
     except InputError as error:
         _report_error(error, outputs)
         raise typer.Exit(2) from None
@@ -121,14 +124,17 @@ def _check(
     device: str,
     threads: int,
     seed: int,
+    memory: str,
     trust: str,
     outputs: Outputs,
     verbose: bool,
 ) -> int:
+    from verifier.memory import parse_memory
     from verifier.options import check_device, limit_threads, parse_trust, positive_seconds
 
     deadline = Deadline.after(positive_seconds(timeout))
     level = parse_trust(trust)
+    most_bytes = parse_memory(memory)
     check_device(device)
     from verifier.report.live import LiveLine
     from verifier.watchdog import Watchdog
@@ -146,7 +152,7 @@ def _check(
         from verifier.model.read import load
         from verifier.pipeline import Options, solve
 
-        options = Options(device=device, threads=threads, seed=seed, trust=level)
+        options = Options(device=device, threads=threads, seed=seed, trust=level, memory=most_bytes)
         limit_threads(threads)
         loaded = load(model)
         query = prepare(loaded, spec, seed)
@@ -252,6 +258,7 @@ def _options(options: Options, timeout: float) -> dict[str, Any]:
         "threads": options.threads,
         "seed": options.seed,
         "trust": str(options.trust),
+        "memory": options.memory,
     }
 
 

@@ -20,6 +20,8 @@ from package_map import ROOT, modules, package_folders
 TIERS: tuple[tuple[str, ...], ...] = (
     (
         "verifier.deadline",
+        "verifier.memory",
+        "verifier.side_by_side",
         "verifier.errors",
         "verifier.options",
         "verifier.progress",
