@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from verifier import __version__
+from verifier.commands.bench import bench
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
@@ -202,6 +203,9 @@ def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:
     )
     problem = pulp_twin.twin(query.network, chosen, bounds)
     (pulp_twin.write_lp if output.suffix == ".lp" else pulp_twin.write_mps)(problem, output)
+
+
+app.command()(bench)
 
 
 def _publish(result: Result, query: Query | None, outputs: Outputs, context: dict[str, Any]) -> None:
