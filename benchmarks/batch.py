@@ -90,7 +90,7 @@ def parse_statuses(text: str) -> frozenset[Status]:
     for word in filter(None, (part.strip() for part in text.split(","))):
         if word == "failed":
             found |= FAILED
-        elif word in Status:
+        elif word in [*map(str, Status)]:
             found.add(Status(word))
         else:
             raise OptionError(f"--retry {word!r} is no status; use some of {', '.join(Status)}, or failed")

@@ -107,9 +107,7 @@ def matching(instances: Sequence[Instance], pattern: str) -> list[Instance]:
     try:
         wanted = re.compile(pattern)
     except re.error as error:
-        raise OptionError(
-            f"--filter {pattern!r} is no regular expression ({error}); escape dots and brackets"
-        ) from None
+        raise OptionError(f"--filter {pattern!r} is no regular expression ({error}); escape brackets") from None
     return [instance for instance in instances if wanted.search(" ".join(instance.key))]
 
 

@@ -4,8 +4,8 @@ pebble manages the processes: it hands out tasks, ends a process whose task over
 that died.  Around it stand a memory watch, the notes that workers leave, and the translation of every way to die into
 a status and a sentence.
 
-Processes come from a fork server that has imported torch once (where the system has one): a replacement for a dead worker
-is there in milliseconds.
+Processes come from a fork server that has imported torch once (where the system has one), so that a replacement for a
+dead worker is there in milliseconds.
 """
 
 from __future__ import annotations

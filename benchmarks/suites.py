@@ -57,8 +57,8 @@ def read_suite(name: str, folder: Path = FOLDER) -> Suite:
     path = folder / f"{name}.toml"
     if name not in suite_names(folder):
         raise BatchError(
-            f"{name} is neither a list of instances nor a suite; give the path of a list with rows onnx,vnnlib,seconds, "
-            f"or one of the suites {', '.join(suite_names(folder))}"
+            f"{name} is neither a list of instances nor a suite; give the path of a list with rows "
+            f"onnx,vnnlib,seconds, or one of the suites {', '.join(suite_names(folder))}"
         )
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     categories = {key: Category(**entry) for key, entry in values.pop("categories", {}).items()}

@@ -1,8 +1,8 @@
 """Keeps an eye on the memory of workers, and on the processes that workers leave behind.
 
-Resident memory of the worker and of the processes below it counts, looked up ten times a second.  An address-space limit
-of the system would not do: torch and onnxruntime reserve far more than they use, so a limit that is never in the way
-would not protect anything.
+Resident memory of the worker and of the processes below it counts, looked up ten times a second.  A limit of the system
+on the address space would not do: torch and onnxruntime reserve far more than they use, so a limit that is never in the
+way would not protect anything.
 """
 
 from __future__ import annotations

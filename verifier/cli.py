@@ -19,6 +19,8 @@ from typer.core import TyperGroup
 
 from verifier import __version__
 from verifier.commands.bench import bench
+from verifier.commands.compare import compare
+from verifier.commands.merge import merge
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
@@ -205,7 +207,8 @@ def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:
     (pulp_twin.write_lp if output.suffix == ".lp" else pulp_twin.write_mps)(problem, output)
 
 
-app.command()(bench)
+for command in (bench, merge, compare):
+    app.command()(command)
 
 
 def _publish(result: Result, query: Query | None, outputs: Outputs, context: dict[str, Any]) -> None:

@@ -173,8 +173,8 @@ def _announce(work: Plan, path: Path) -> None:
         lines.append(f"{len(work.changed)} instances run again: their files are not those of the journal")
     if work.other_options:
         lines.append(
-            f"{len(work.other_options)} of the results were made with another time-out, seed or level of trust; they are "
-            "kept (use --retry, or another --results)"
+            f"{len(work.other_options)} of the results were made with another time-out, seed or level of trust; they "
+            "are kept (use --retry, or another --results)"
         )
     for line in lines:
         typer.echo(line, err=True)
@@ -185,16 +185,19 @@ def _summary(chosen: list[Instance], journal: Journal, path: Path, problems: lis
     from rich.console import Console
 
     from verifier.benchmarks.display import counts_text
+    from verifier.benchmarks.record import FAILED
 
     records = [journal.records[instance.key] for instance in chosen if instance.key in journal.records]
     console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"{len(records)} of {len(chosen)} instances  ", counts_text(Counter(r.status for r in records)), sep=""
-    )
+    counts = Counter(record.status for record in records)
+    console.print(f"{len(records)} of {len(chosen)} instances  ", counts_text(counts), sep="")
+    failed = [str(status) for status in FAILED if counts[status]]
+    if failed:
+        typer.echo(f"to run failed instances again, add --retry {','.join(failed)}", err=True)
     for problem in problems:
         typer.echo(f"warning: {problem}", err=True)
     typer.echo(
-        f"journal {path}, competition form {path.with_suffix('.csv')}; look at it: verify report {path}", err=True
+        f"journal {path}, competition form {path.with_suffix('.csv')}; to look at: verify report {path}", err=True
     )
     if interrupted:
         typer.echo("interrupted; the same command continues", err=True)

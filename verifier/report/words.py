@@ -183,11 +183,9 @@ def _row(constraints: LinearConstraints, row: int) -> str:
         return f"{name} is {high if factor > 0 else low} {bound / factor + 0.0:.6g}"
     if len(named) > FEW_TERMS:
         return f"a linear combination of {len(named)} variables is {'below' if strict else 'at most'} {bound:.6g}"
-    text = " ".join(
-        f"{'-' if factor < 0 else '+' if i else ''}{' ' if i else ''}{'' if abs(factor) == 1 else f'{abs(factor):.6g} '}"
-        f"{name}"
-        for i, (factor, name) in enumerate(named)
-    )
+    terms_text = [f"{'' if abs(factor) == 1 else f'{abs(factor):.6g} '}{name}" for factor, name in named]
+    signs = ["-" if named[0][0] < 0 else "", *(" - " if factor < 0 else " + " for factor, _ in named[1:])]
+    text = "".join(sign + term for sign, term in zip(signs, terms_text, strict=True))
     return f"{text} is {'below' if strict else 'at most'} {bound:.6g}"
 
 
