@@ -21,6 +21,7 @@ from verifier import __version__
 from verifier.commands.bench import bench
 from verifier.commands.compare import compare
 from verifier.commands.merge import merge
+from verifier.commands.report import report
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
@@ -207,7 +208,7 @@ def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:
     (pulp_twin.write_lp if output.suffix == ".lp" else pulp_twin.write_mps)(problem, output)
 
 
-for command in (bench, merge, compare):
+for command in (bench, merge, report, compare):
     app.command()(command)
 
 

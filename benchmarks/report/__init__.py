@@ -1,1 +1,1 @@
-"""The report: one HTML file made from journals."""
+"""The report: one self-contained HTML file made from journals and other results."""
