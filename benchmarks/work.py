@@ -143,5 +143,5 @@ def out_of_memory(error: Exception) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split()) or ("memory ran out" if isinstance(error, MemoryError) else "")
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
