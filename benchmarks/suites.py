@@ -138,17 +138,18 @@ def fetch(suite: Suite, category: str, target: Path, say: Callable[[str], None])
     Suites are large, so only the files of the wanted categories are downloaded.  Raises BatchError offline.
     """
     wanted = f"{suite.folder}/{category}" if category else suite.folder
-    if (target / wanted).is_dir() and not (target / ".fetching").exists():
+    have = target / ".fetched"  # what is there completely; a fetch that was cut short is not entered
+    fetched = have.read_text(encoding="utf-8").splitlines() if have.exists() else []
+    copied = not (target / ".git").is_dir() and (target / wanted).is_dir()
+    if copied or wanted in fetched or suite.folder in fetched:
         return target
     if not (target / ".git").is_dir():
         say(f"fetching {suite.name} from {suite.repository} into {target}")
         target.parent.mkdir(parents=True, exist_ok=True)
         clone = ["clone", "--quiet", "--depth", "1", "--filter=blob:none", "--sparse", suite.repository, str(target)]
         _git(suite, target, *clone)
-    mark = target / ".fetching"  # left behind by a fetch that was cut short
-    mark.touch()
     _git(suite, target, "-C", str(target), "sparse-checkout", "add", wanted)
-    mark.unlink()
+    have.write_text("\n".join([*fetched, wanted]) + "\n", encoding="utf-8")
     return target
 
 
