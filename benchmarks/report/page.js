@@ -34,7 +34,7 @@
     field("shown").textContent = `${shown} shown`;
     field("none").hidden = shown > 0;
   }
-  for (const id of ["words", "status", "category", "differing"]) if (field(id)) field(id).addEventListener("input", filter);
+  for (const name of ["input", "change"]) field("filter").addEventListener(name, filter);
   field("filter").addEventListener("submit", (event) => event.preventDefault());
 
   heads.forEach((head, column) => head.firstElementChild.addEventListener("click", () => {
@@ -215,7 +215,10 @@
     if (article.hidden || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "Escape") location.hash = "";
     const link = article.querySelector(`nav a[data-key="${event.key}"]`);
-    if (link) link.click();
+    if (link) {
+      link.click();
+      show(); // at once, for the next key may be on its way
+    }
   });
   show();
 })();

@@ -12,6 +12,7 @@ import pytest
 
 from support.batch_work import names_of, verdict_of, write_list
 from verifier.benchmarks.batch import BatchOptions, plan, run_batch
+from verifier.benchmarks.board import Note
 from verifier.benchmarks.instances import read_instances
 from verifier.benchmarks.journal import Journal, read_records
 from verifier.benchmarks.record import Record
@@ -64,6 +65,10 @@ def test_a_killed_worker_costs_nothing(tmp_path: Path) -> None:
         assert record.machine["host"]
 
 
+def _age(note: Note) -> float:
+    return time.monotonic() - note.began
+
+
 def test_what_workers_do_is_heard(tmp_path: Path) -> None:
     source = write_list(tmp_path / "s" / "instances.csv", ["poison-sleep.vnnlib"], seconds=4)
     heard: list[str] = []
@@ -72,9 +77,7 @@ def test_what_workers_do_is_heard(tmp_path: Path) -> None:
 
         def listen() -> None:
             while not over.wait(0.2):
-                heard.extend(
-                    f"{note.name} {note.stage} {time.monotonic() - note.began < 60}" for note in answers.notes()
-                )
+                heard.extend(f"{note.name} {note.stage} {0 <= _age(note) < 60}" for note in answers.notes())
 
         listener = threading.Thread(target=listen)
         listener.start()

@@ -119,7 +119,7 @@ def test_the_suite_that_ships_is_complete() -> None:
 
 
 def test_names_that_no_suite_has() -> None:
-    with pytest.raises(BatchError, match="neither a list of instances nor a suite.*digits, vnncomp2021"):
+    with pytest.raises(BatchError, match=r"neither a list of instances nor a suite.*digits, vnncomp2021"):
         suite_instances("nosuch")
     with pytest.raises(BatchError, match="has no category nosuch; it has acasxu"):
         suite_instances("vnncomp2021/nosuch")

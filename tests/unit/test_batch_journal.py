@@ -40,7 +40,7 @@ def test_a_newer_record_may_have_more_fields() -> None:
 
 @pytest.mark.parametrize("line", ["", "{}", "[1]", '{"format":1}', '{"format":9,"status":"sat"}', "sat,1,2"])
 def test_other_lines_are_refused_with_their_place(line: str) -> None:
-    with pytest.raises(BatchError, match="^x.jsonl:3: "):
+    with pytest.raises(BatchError, match=r"^x\.jsonl:3: "):
         read_line(line, "x.jsonl:3")
 
 
@@ -88,7 +88,7 @@ def test_a_last_line_that_lacks_its_newline_is_kept(tmp_path: Path) -> None:
 def test_a_file_that_is_no_journal_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "j.jsonl"
     path.write_text(text)
-    with pytest.raises(BatchError, match="j.jsonl"):
+    with pytest.raises(BatchError, match=r"j\.jsonl"):
         Journal(path)
     assert path.read_text() == text
 

@@ -167,7 +167,7 @@ def test_an_exception_that_nobody_foresaw_is_recorded_with_its_traceback(tmp_pat
 
 def test_workers_that_cannot_start_end_the_run_with_their_last_words(tmp_path: Path) -> None:
     source = write_list(tmp_path / "s" / "instances.csv", names_of(3))
-    with pytest.raises(BatchError, match="do not start.*no_such_module"):
+    with pytest.raises(BatchError, match=r"do not start.*no_such_module"):
         run(source, tmp_path / "j.jsonl", "no_such_module:Work")
 
 
