@@ -24,7 +24,7 @@ IDLE = -1
 class Note:
     """number, name: of the instance at hand, ``IDLE`` and "" between two.  began: on ``time.monotonic()``.
 
-    The rest is the last progress event.
+    The rest is the last progress event; of bounds the last that a stage told.
     """
 
     pid: int
@@ -65,8 +65,14 @@ class Pen:
     def __call__(self, event: Event) -> None:
         now = time.monotonic()
         stage_ended = event.stage != self._note.stage
+        known = self._note
         self._note = replace(
-            self._note, stage=event.stage, lower=event.lower, upper=event.upper, open=event.open, unit=event.unit
+            known,
+            stage=event.stage,
+            lower=known.lower if event.lower is None else event.lower,
+            upper=known.upper if event.upper is None else event.upper,
+            open=event.open,
+            unit=event.unit,
         )
         if stage_ended or now >= self._next:
             self._next = now + SECONDS_BETWEEN

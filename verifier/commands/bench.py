@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from verifier.errors import InputError, OptionError
-from verifier.options import parse_trust, positive_seconds
+from verifier.options import check_device, parse_trust, positive_seconds
 
 if TYPE_CHECKING:
     from verifier.benchmarks.batch import BatchOptions, Plan
@@ -105,6 +105,7 @@ def _options(
     from verifier.benchmarks.batch import BatchOptions, parse_statuses
 
     parse_trust(trust)
+    check_device(device)
     if jobs is not None and jobs < 1:
         raise OptionError(f"the number of jobs is {jobs}; give at least 1")
     if threads < 1:
