@@ -7,7 +7,6 @@ changed since.  The journal is written before anything else is told; the competi
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -199,10 +198,3 @@ def write_competition_files(path: Path, journal: Journal, instances: Sequence[In
             except OutputPathError as error:
                 problems.append(str(error))
     return problems
-
-
-def seconds_left(began: float, done: int, jobs: Sequence[Job]) -> float | None:
-    """An estimate from what was done so far; None before the first is done."""
-    if not done:
-        return None
-    return (time.monotonic() - began) / done * (len(jobs) - done)

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from verifier.benchmarks.batch import Plan, seconds_left
+from verifier.benchmarks.batch import Plan
 from verifier.benchmarks.board import Note
 from verifier.benchmarks.instances import short_name
 from verifier.benchmarks.record import FAILED, Record, Status
@@ -73,7 +73,8 @@ class BatchDisplay:
     def __rich__(self) -> Group:
         total = len(self._plan.jobs) + len(self._plan.kept)
         done = self._done + len(self._plan.kept)
-        left = seconds_left(self._began, self._done, self._plan.jobs)
+        notes = self._notes()
+        left = self._seconds_left(len(notes))
         head = Table.grid(padding=(0, 2))
         head.add_row(
             ProgressBar(total=max(total, 1), completed=done, width=30),
@@ -81,13 +82,23 @@ class BatchDisplay:
             counts_text(self._counts),
             Text("" if left is None or done == total else f"about {duration(left)} left", "dim"),
         )
-        notes = self._notes()
         room = max(LEAST_ROWS, self._console.size.height - 4)
         workers = Table.grid(padding=(0, 2))
         for note in notes[:room]:
             workers.add_row(*_note_cells(note))
         more = [Text(f"and {len(notes) - room} more workers", "dim")] if len(notes) > room else []
         return Group(head, workers, *more)
+
+    def _seconds_left(self, running: int) -> float | None:
+        """From the pace so far; what runs alone at the end is given another average instance's time.
+
+        None before the first is done.
+        """
+        if not self._done:
+            return None
+        pace = (time.monotonic() - self._began) / self._done
+        still = len(self._plan.jobs) - self._done
+        return pace * max(still, min(still, 1) * max(running, 1))
 
 
 def _note_cells(note: Note) -> tuple[Text, ...]:

@@ -133,7 +133,7 @@
     parts.push(table([label === undefined ? "output" : "class", "before", "after"], found.scores.map(([i, before, after]) => ({
       kind: i === label ? "label" : null, cells: [label === undefined ? `Y_${i}` : `${i}${i === label ? " (the right one)" : ""}`, number(before), number(after)],
     })), true));
-    parts.push(make("p", { class: "faint" }, `onnxruntime computed these outputs. No input moved by more than ${number(found.moved)}.`));
+    parts.push(make("p", { class: "faint" }, `onnxruntime computed these outputs. No input lies farther than ${number(found.moved)} from ${found.bars ? "the centre of its range" : "the original"}.`));
     return parts;
   }
   function sentence(o) {
