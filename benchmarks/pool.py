@@ -111,7 +111,7 @@ class WorkerPool:
                 failures = 0
                 del self._limits[job.number]
                 yield job, found
-            if finished or self.notes():
+            if finished or self._somebody_works([job for job, _ in running.values()]):
                 sign_of_life = time.monotonic()
             if broken or time.monotonic() - sign_of_life > STALLED:
                 failures += 1
@@ -122,6 +122,12 @@ class WorkerPool:
                 sign_of_life = time.monotonic()
                 if failures >= ATTEMPTS:
                     raise BatchError(f"the worker processes do not start; they say: {words or 'nothing'}")
+
+    def _somebody_works(self, jobs: Iterable[Job]) -> bool:
+        """Whether some worker is busy with a job whose time is not long over."""
+        allowed = {job.number: job.timeout + job.grace for job in jobs}
+        now = time.monotonic()
+        return any(now - note.began < allowed.get(note.number, 0.0) for note in self.notes())
 
     def _schedule(self, job: Job) -> Future[dict[str, Any]]:
         try:

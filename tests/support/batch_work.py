@@ -67,6 +67,8 @@ def swallow(job: Job) -> None:
                 pass
         case "exit":
             os._exit(7)
+        case "quiet-exit":
+            os._exit(0)
         case "defect":
             raise ZeroDivisionError("a defect of ours")
         case "sleep":

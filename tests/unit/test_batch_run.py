@@ -144,10 +144,11 @@ def test_a_worker_that_ends_by_itself_and_one_that_is_killed(tmp_path: Path) -> 
 
 
 def test_what_a_dead_worker_started_is_ended(tmp_path: Path) -> None:
-    names = ["poison-child.vnnlib", *names_of(3)]
+    names = ["poison-child.vnnlib", "poison-quiet-exit.vnnlib", *names_of(3)]
     source = write_list(tmp_path / "s" / "instances.csv", names, seconds=1)
     records = run(source, tmp_path / "j.jsonl", options=replace(OPTIONS, grace=1.0))
     assert records[names[0]].status is Status.HANG
+    assert records[names[1]].status is Status.HANG, "it took its leave as if all were done"
     child = int((source.parent / "m.onnx").read_text())
     assert not _alive(child)
 
