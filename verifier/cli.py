@@ -18,6 +18,10 @@ import typer
 from typer.core import TyperGroup
 
 from verifier import __version__
+from verifier.commands.bench import bench
+from verifier.commands.compare import compare
+from verifier.commands.merge import merge
+from verifier.commands.report import report
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
@@ -208,6 +212,10 @@ def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:
     )
     problem = pulp_twin.twin(query.network, chosen, bounds)
     (pulp_twin.write_lp if output.suffix == ".lp" else pulp_twin.write_mps)(problem, output)
+
+
+for command in (bench, merge, report, compare):
+    app.command()(command)
 
 
 def _publish(result: Result, query: Query | None, outputs: Outputs, context: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@
     │   ├── ModelError        the ONNX file: unreadable, unsupported, not what onnxruntime computes
     │   ├── SpecError         the VNN-LIB file: syntax, undeclared variables, unbounded inputs
     │   ├── OptionError       an option with an impossible value, an unknown device
-    │   └── OutputPathError   a file that was asked for and cannot be written
+    │   ├── OutputPathError   a file that was asked for and cannot be written
+    │   └── BatchError        a list of instances, a suite or a journal that cannot be used
     ├── SolverError           an outside solver answered something that contradicts what is known
     └── SoundnessError        two of our own results contradict each other: a defect, never swallowed
 
@@ -53,6 +54,10 @@ class OptionError(InputError):
 
 class OutputPathError(InputError):
     """A file that was asked for cannot be written."""
+
+
+class BatchError(InputError):
+    """A list of instances, a suite, a journal or a results file cannot be used."""
 
 
 class SolverError(VerifierError):

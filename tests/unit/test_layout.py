@@ -36,7 +36,9 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("verifier.search",),
     ("verifier.pipeline", "verifier.report"),
     ("verifier.api",),
-    ("verifier.benchmarks", "verifier.cli"),
+    ("verifier.benchmarks",),
+    ("verifier.commands",),
+    ("verifier.cli",),
     ("verifier",),
 )
 """From the bottom up.  A part imports itself and lower tiers: never its neighbours, never upwards.
