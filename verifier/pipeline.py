@@ -141,7 +141,7 @@ class State:
 
     @property
     def room(self) -> int:
-        """Bytes for one frontier: half of what the memory limit leaves, and never too little to work."""
+        """Bytes for a stage's own use: half of what the memory limit leaves, and never too little to work."""
         limit = self.options.memory or int(DEFAULT_SHARE * machine_bytes())
         return max(LEAST_ROOM, (limit - resident_bytes()) // 2)
 
@@ -344,9 +344,10 @@ def _milp(state: State) -> None:
         if own[0] in state.better:
             network, nodes = state.better[own[0]]
         query = replace(state.query.restricted(own), network=network)
-        tightening = replace(state.options.tighten, threads=state.options.threads)
+        # HiGHS works in a process of its own, and this one waits.
+        tightening = replace(state.options.tighten, threads=state.options.threads, most_bytes=2 * state.room)
         tighter, counts = tighten(query.network, group.lower, group.upper, nodes, deadline, tightening, state.progress)
-        options = replace(state.options.mip, threads=state.options.threads)
+        options = replace(state.options.mip, threads=state.options.threads, most_bytes=2 * state.room)
         starts = [state.points[p] for p in own]
         outcome = solve_mip(query, tighter, deadline, options, starts, state.progress)
         state.witness = outcome.witness

@@ -160,3 +160,13 @@ def test_linear_programs_obey_the_deadline() -> None:
     outcome = minimise(relaxed, Deadline.after(0.05))
     assert time.monotonic() - begun < 1.0
     assert outcome.status in (Status.LIMIT, Status.OPTIMAL)
+
+
+def test_a_process_that_needs_too_much_memory_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(highs, "SMALL", -1)
+    with HighsProcess(most_bytes=2**20) as process:
+        outcome = minimise(HARD, Deadline.after(30), process=process)
+        assert outcome.status is Status.FAILED
+        assert "GB" in outcome.detail
+    with HighsProcess(most_bytes=2**34) as process:
+        assert minimise(HARD, Deadline.after(0.8), process=process).status is Status.LIMIT

@@ -60,10 +60,12 @@ class MipOptions:
     """threads: for HiGHS.  highs: further HiGHS options, by name; its heuristics are off, the attack being better.
 
     most_unstable: with more undecided ReLUs than this nothing is tried; the programs would not fit.
+    most_bytes: that HiGHS may hold.
     """
 
     threads: int = 1
     most_unstable: int = 20_000
+    most_bytes: int | None = None
     highs: Options = field(default_factory=dict)
 
 
@@ -174,7 +176,7 @@ class _Search:
         Whoever is cut off gets another turn if the others leave time.
         """
         waiting = sorted(self._open, key=lambda i: self._roots[i])
-        with HighsProcess() as process:
+        with HighsProcess(self._options.most_bytes) as process:
             while waiting and not deadline.expired and self._referee.witness is None:
                 cut_off = []
                 for number, position in enumerate(waiting):

@@ -57,7 +57,7 @@ class TightenOptions:
     only_signs: no LP whose bound cannot decide a ReLU.  Otherwise, after those that may, both bounds of the
         other unstable neurons, largest triangle first: they make the programs behind them tighter.
     samples: points of the box that the network is run on first.
-    threads, highs: for HiGHS.
+    threads, highs: for HiGHS.  most_bytes: that it may hold.
     """
 
     lp_share: float = 0.15
@@ -66,6 +66,7 @@ class TightenOptions:
     only_signs: bool = False
     samples: int = 256
     threads: int = 1
+    most_bytes: int | None = None
     highs: Options = field(default_factory=dict)
 
 
@@ -97,7 +98,7 @@ def tighten(
     seen = _Seen(network, lower, upper, options.samples)
     lp_time = _Allowance(deadline.remaining * options.lp_share if options.lp_share else 0.0)
     milp_time = _Allowance(deadline.remaining * options.milp_share if options.milp_share else 0.0)
-    with HighsProcess() as process:
+    with HighsProcess(options.most_bytes) as process:
         for number, source in enumerate(sources):
             left = len(sources) - number
             if deadline.expired or (lp_time.spent and milp_time.spent):

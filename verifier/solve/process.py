@@ -18,20 +18,24 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
+from verifier.memory import resident_bytes
 from verifier.solve.highs_run import Answer, Point, Report, Request
 
+LOOK_SECONDS = 0.25
+"""How often the process's memory is looked at."""
 GRACE = 0.4
 """Seconds that HiGHS may take beyond its time limit to stop by itself and report its dual bound."""
 
 
 class ProcessDiedError(Exception):
-    """HiGHS crashed, or the system ended it, for its memory most likely."""
+    """HiGHS crashed, or was ended for its memory."""
 
 
 class HighsProcess:
-    """A context manager; the process ends with the block."""
+    """A context manager; the process ends with the block.  most_bytes: that HiGHS may hold, None for any number."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int | None = None) -> None:
+        self._most_bytes = most_bytes
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -51,7 +55,8 @@ class HighsProcess:
         """What the process says: points and reports, and the answer last.
 
         Without an answer at the end the process was ended for taking longer than the request allows.
-        Leaving the iteration early ends the process.  Raises ProcessDiedError when it dies by itself.
+        Leaving the iteration early ends the process.  Raises ProcessDiedError when it dies by itself or needs
+        more memory than it may.
         """
         self._start()
         process = self._process
@@ -64,10 +69,14 @@ class HighsProcess:
                 pickle.dump(request, process.stdin, protocol=pickle.HIGHEST_PROTOCOL)
                 process.stdin.flush()
             while not finished:
+                left = limit - time.monotonic()
                 try:
-                    message = self._messages.get(timeout=max(0.0, limit - time.monotonic()))
+                    message = self._messages.get(timeout=max(0.0, min(left, LOOK_SECONDS)))
                 except queue.Empty:
-                    return
+                    if left <= 0:
+                        return
+                    self._look_at_memory(process.pid)
+                    continue
                 if message is None:
                     raise ProcessDiedError(f"the HiGHS process died (exit code {process.wait()})")
                 finished = "status" in message
@@ -75,6 +84,10 @@ class HighsProcess:
         finally:
             if not finished:
                 self.end()
+
+    def _look_at_memory(self, pid: int) -> None:
+        if self._most_bytes is not None and resident_bytes(pid) > self._most_bytes:
+            raise ProcessDiedError(f"HiGHS needed more than {self._most_bytes / 2**30:.1f} GB and was ended")
 
     def end(self) -> None:
         """End the process, whatever it is doing."""
