@@ -224,6 +224,29 @@ def linear_bound(root: Root, rows: Rows, splits: Splits) -> LinearBound:
         return _backward(replace(relaxed, sensitivities=root.sensitivities), rows, None)
 
 
+def neuron_bounds(root: Root, splits: Splits) -> list[tuple[Tensor, LinearBound]]:
+    """Lower bounds on the signed inputs of the neurons split in one region: (places in ``signs`` [S], the bounds).
+
+    Where all neurons before are decided, these are the inputs themselves.
+    """
+    found, at = [], 0
+    with torch.no_grad():
+        relaxed = _relaxed(root, splits, splits.slopes.double(), splits.multipliers.double())
+        relaxed = replace(relaxed, sensitivities=root.sensitivities, multipliers={})
+        for k, places in root.places.items():
+            own = torch.arange(at, at + len(places))
+            at += len(places)
+            split = splits.signs[0, own] != 0
+            if not bool(split.any()):
+                continue
+            source = root.network.nodes[k].inputs[0]
+            rows = torch.zeros(1, int(split.sum()), root.network.nodes[source].size, dtype=torch.float64)
+            rows[0, torch.arange(rows.shape[1]), places[split]] = splits.signs[0, own[split]].double()
+            shaped = rows.reshape(1, rows.shape[1], *root.network.nodes[source].shape)
+            found.append((own[split], backward(relaxed, source, shaped)))
+    return found
+
+
 def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
     """Slopes and multipliers that make the bounds of the regions large."""
     split = splits.signs != 0

@@ -1,0 +1,249 @@
+"""The distance of the nearest counterexample, from both sides, at any time.
+
+    attack     the nearest counterexample that projections on linearised boundaries find (``fab``), and for linf the
+               gradient attack within ever smaller boxes; onnxruntime confirms every one
+    crown      the largest ball that plain CROWN certifies, by bisection
+    branch     best-first branch and bound on ReLU phases inside the ball of the nearest counterexample; the bound of a
+               region is the distance at which its linear relaxation first allows one, so one search serves all radii,
+               and its least bound is certified at any moment.  In turns with attacks from the worst regions
+
+After Tjeng, Xiao and Tedrake (ICLR 2019), who minimise the distance by a MILP; HiGHS has no Euclidean objective, and its
+word is not rigorous.  The norm l0 counts, and has a search of its own (``l0``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verifier.bounds.ball import Norm
+from verifier.bounds.ball_bounds import ball_bounds
+from verifier.bounds.ball_objective import Nearest
+from verifier.bounds.crown import backward, relax
+from verifier.deadline import Deadline
+from verifier.falsify.attack import AttackOptions, attack
+from verifier.query import Query
+from verifier.radius.fab import FabOptions, fab
+from verifier.radius.incumbent import Incumbent
+from verifier.radius.question import Question
+from verifier.radius.record import Radius, Record, Watch
+from verifier.search.regions import RegionOptions, RegionSearch, sharper
+from verifier.verdict import EvidenceLevel
+from verifier.vnnlib.spec import Disjunct, LinearConstraints, Spec
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RadiusOptions:
+    """tolerance: how far apart the two numbers may stay; for l0, whose distances are whole numbers, without effect.
+
+    attack_share: of the time, at most, for the first attacks.  bisections: with plain CROWN.
+    first_turn: seconds of branching before the first attack in between; every turn is twice as long as the one before.
+    pause: length of an attack against the turn before it.  refocus: bounds are made anew for a ball this much smaller.
+    """
+
+    tolerance: float = 1e-4
+    seed: int = 0
+    attack_share: float = 0.2
+    bisections: int = 10
+    first_turn: float = 0.5
+    pause: float = 0.2
+    refocus: float = 0.98
+    fab: FabOptions = field(default_factory=FabOptions)
+    regions: RegionOptions = field(default_factory=RegionOptions)
+
+
+def certify(question: Question, deadline: Deadline, options: RadiusOptions, watch: Watch | None = None) -> Radius:
+    """Both sides of the distance.  Ctrl-C, and a KeyboardInterrupt that ``watch`` raises, ends it with what is known."""
+    record = Record(Incumbent(question), watch)
+    interrupted = False
+    try:
+        _run(question, record, deadline, options)
+    except KeyboardInterrupt:
+        interrupted = True
+    return answer(question, record, deadline, options, interrupted)
+
+
+def answer(
+    question: Question, record: Record, deadline: Deadline, options: RadiusOptions, interrupted: bool
+) -> Radius:
+    """What a run knows, with the reason where the gap is open."""
+    incumbent = record.incumbent
+    found = Radius(
+        record.certified,
+        record.adversarial,
+        None if incumbent.x is None else incumbent.x,
+        question.label,
+        None if incumbent.y is None else int(np.argmax(incumbent.y)),
+        str(question.ball.norm),
+        EvidenceLevel.RIGOROUS,
+        "",
+        record.seconds,
+        tuple(record.history),
+    )
+    if found.gap <= options.tolerance:
+        return found
+    why = "interrupted" if interrupted else "the time ran out" if deadline.expired else "no engine gets further"
+    what = "no counterexample was found, and none excluded" if incumbent.x is None else f"the gap is {found.gap:.3g}"
+    return replace(found, reason=f"{why}; {what}")
+
+
+def _run(question: Question, record: Record, deadline: Deadline, options: RadiusOptions) -> None:
+    incumbent = record.incumbent
+    generator = torch.Generator().manual_seed(options.seed)
+    if incumbent.confirm(question.centre):
+        record.see("replay")
+        return
+    _attack(question, record, deadline.share(options.attack_share), options, generator)
+    if question.ball.norm is Norm.L0:
+        from verifier.radius.l0 import count
+
+        count(question, record, deadline)
+        return
+    _crown(question, record, deadline.share(0.3), options)
+    if record.adversarial - record.certified > options.tolerance:
+        _branch(question, record, deadline, options, generator)
+
+
+def _attack(
+    question: Question, record: Record, deadline: Deadline, options: RadiusOptions, generator: torch.Generator
+) -> None:
+    incumbent = record.incumbent
+    fab(question, incumbent, deadline, options.fab, generator)
+    record.see("attack")
+    if question.ball.norm is Norm.LINF and not question.joint:
+        _shrink(question, record, deadline, options.seed, waves=2)
+
+
+def _shrink(question: Question, record: Record, deadline: Deadline, seed: int, waves: int) -> None:
+    """The gradient attack inside ever smaller boxes, until it fails."""
+    incumbent = record.incumbent
+    factor = 0.97
+    for turn in range(40):
+        radius = factor * incumbent.distance if math.isfinite(incumbent.distance) else 1.0
+        if deadline.expired or radius <= record.certified:
+            return
+        query = _query(question, radius)
+        outcome = attack(query, deadline, AttackOptions(seed=seed + turn, waves=waves))
+        points = outcome.points if outcome.witness is None else np.vstack([outcome.points, outcome.witness.x])
+        if not incumbent.offer(points, incumbent.distance):
+            if factor > 0.99:
+                return
+            factor = 0.995
+        record.see("attack")
+
+
+def _query(question: Question, radius: float) -> Query:
+    """The decision problem in the box around a linf ball."""
+    lower, upper = (side.numpy() for side in question.ball.shrunk(radius).box())
+    lower, upper = np.maximum(lower, question.lower), np.minimum(upper, question.upper)
+    rows = question.rows
+    n = len(question.centre)
+    no_inputs = np.broadcast_to(0.0, (rows.outputs.shape[1], n))
+    disjuncts = tuple(
+        Disjunct(
+            lower,
+            upper,
+            LinearConstraints(no_inputs, part.numpy(), np.zeros(len(part)), np.zeros(len(part), np.bool_)),
+        )
+        for part in rows.outputs
+    )
+    network = question.model.network
+    return Query.of(network, Spec(n, network.n_outputs, disjuncts), question.model.replay)
+
+
+def _crown(question: Question, record: Record, deadline: Deadline, options: RadiusOptions) -> None:
+    """Balls that CROWN certifies: every ball also tells how far inside it the relaxation first allows a counterexample."""
+    low, high = 0.0, min(record.adversarial, question.ball.radius)
+    largest = question.ball.shrunk(high)
+    lower, upper = largest.box()
+    # Nothing lies further than the corner of the box.
+    high = min(high, float(largest.length(torch.maximum(largest.centre - lower, upper - largest.centre))) * (1 + 1e-9))
+    for turn in range(options.bisections):
+        if deadline.expired or high - low <= max(options.tolerance / 4, 1e-3 * high):
+            return
+        middle = high if turn == 0 else math.sqrt(low * high) if 0 < low < high / 4 else (low + high) / 2
+        certified = min(_certified_within(question, middle, deadline), middle)
+        if turn == 0 and certified >= middle and not math.isfinite(record.adversarial):
+            record.raise_to(math.inf, "crown")
+            return
+        record.raise_to(certified, "crown")
+        if certified >= middle:
+            low = middle
+        else:
+            low, high = max(low, certified), middle
+
+
+def _certified_within(question: Question, radius: float, deadline: Deadline) -> float:
+    """How far no counterexample is, by CROWN in the ball of this radius."""
+    network, ball = question.model.network, question.ball.shrunk(radius)
+    nodes = ball_bounds(network, ball, deadline)
+    rows = question.rows
+    flat = rows.outputs.reshape(1, -1, *network.output_shape)
+    bound = backward(relax(network, nodes), len(network.nodes) - 1, flat)
+    values = Nearest(ball, 0.0).values(bound, torch.zeros(1, flat.shape[1], dtype=torch.float64))
+    # A counterexample keeps all rows of some disjunct.
+    return float(values.reshape(rows.bounds.shape).max(1).values.min())
+
+
+def _branch(
+    question: Question, record: Record, deadline: Deadline, options: RadiusOptions, generator: torch.Generator
+) -> None:
+    network, incumbent = question.model.network, record.incumbent
+    radius = min(record.adversarial, question.ball.radius)
+    ball = question.ball.shrunk(radius)
+    nodes = ball_bounds(network, ball, deadline)
+    search = RegionSearch(network, nodes, question.rows, Nearest(ball, _cutoff(record, ball.radius, options)), options.regions)
+    fewer = FabOptions(steps=3, restarts=0)
+
+    def attempt(points: Tensor, owner: Tensor) -> float:
+        if incumbent.offer(points.numpy()):
+            fab(question, incumbent, deadline, fewer, generator, incumbent.x[None] if incumbent.x is not None else None)
+        record.see("branch")
+        # What the ball holds is all that was bounded.
+        record.raise_to(min(search.lower, ball.radius, record.adversarial), "branch")
+        return _cutoff(record, ball.radius, options)
+
+    turn, seed, sharp = options.first_turn, options.seed, False
+    while True:
+        search.work(deadline.within(turn), attempt)
+        if search.exhausted:
+            record.raise_to(_exhausted(record, search.lower, ball.radius, question.ball.radius), "branch")
+        else:
+            record.raise_to(min(search.lower, ball.radius, record.adversarial), "branch")
+        if search.exhausted or deadline.expired or record.adversarial - record.certified <= options.tolerance:
+            return
+        seed += 1
+        pause = deadline.within(options.pause * turn)
+        fab(question, incumbent, pause, options.fab, generator)
+        if ball.norm is Norm.LINF and not question.joint:
+            _shrink(question, record, pause, seed, waves=100)
+        record.see("attack")
+        smaller = record.adversarial < options.refocus * ball.radius
+        if smaller or not sharp:
+            if smaller:
+                ball = question.ball.shrunk(record.adversarial)
+                fresh = ball_bounds(network, ball, deadline)
+                nodes = tuple(old.intersect(new) for old, new in zip(nodes, fresh, strict=True))
+            objective = Nearest(ball, _cutoff(record, ball.radius, options))
+            nodes, sharp = sharper(network, nodes, objective, deadline.share(0.25)), True
+            search.focus(nodes, objective)
+        turn *= 2
+
+
+def _cutoff(record: Record, radius: float, options: RadiusOptions) -> float:
+    """What a region's bound has to exceed: all within the tolerance of the nearest counterexample is good enough."""
+    return min(radius, record.adversarial - 0.95 * options.tolerance)
+
+
+def _exhausted(record: Record, lower: float, radius: float, largest: float) -> float:
+    """What is certified when no region is left."""
+    if math.isfinite(record.adversarial):
+        return min(lower, radius, record.adversarial)
+    return math.inf if lower >= radius else min(lower, largest)

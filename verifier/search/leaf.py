@@ -1,0 +1,216 @@
+"""A region in which every ReLU is decided: one convex program, solved in floating point, bounded rigorously.
+
+There the network is affine, so a counterexample keeps linear inequalities: the rows of the disjunct and the signs of the
+split neurons.  A solver finds multipliers; their combination is one inequality, and what that costs over the ball is a
+rigorous bound (``bounds.ball``), whatever the solver did.  At the optimum the bound is exact (strong duality).
+
+    linf, l1   a linear program in the moves, by HiGHS through scipy
+    l2         least distance programming by nonnegative least squares (Lawson and Hanson, Solving Least Squares
+               Problems, 1974, chapter 23)
+    nowhere    the largest violation that cannot be avoided: its multipliers prove that the region is empty
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linprog, nnls
+from torch import Tensor
+
+from verifier.bounds.ball import Norm
+from verifier.bounds.ball_bounds import needs
+from verifier.bounds.ball_objective import Lowest, Nearest
+from verifier.bounds.beta_crown import Root, Rows, Splits, linear_bound, neuron_bounds
+
+Array = NDArray[np.float64]
+
+DEPTHS = (1e-6, 2e-5)
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """lower: no point of the region has less; inf where it is empty.
+
+    points: (K, n_inputs), a minimiser and points a little deeper inside, where rounding does no harm; K may be 0.
+    """
+
+    lower: float
+    points: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class _Program:
+    """``matrix @ d <= sides`` over the box ``-below <= d <= above``: first the rows of the disjunct, then the signs."""
+
+    matrix: Array
+    sides: Array
+    below: Array
+    above: Array
+    weights: Array
+    count: int
+
+
+def close(root: Root, objective: Nearest | Lowest, rows: Rows, splits: Splits) -> Leaf:
+    """The bound and the minimiser of one region (batch of one) without undecided neurons."""
+    program, places = _program(root, objective, rows, splits)
+    minimise = _lowest if isinstance(objective, Lowest) else _distance
+    best = -math.inf
+    for solve in (minimise, _violation):
+        solution = solve(program, objective)
+        if solution is None:
+            continue
+        move, multipliers = solution
+        best = max(best, _certified(root, objective, rows, splits, program.count, places, multipliers))
+        if move is not None:
+            moves = [move, *(_inside(program, objective, depth) for depth in DEPTHS)]
+            points = np.stack([m for m in moves if m is not None])
+            return Leaf(best, objective.ball.centre + torch.from_numpy(points))
+    return Leaf(best, objective.ball.centre.new_zeros(0, len(objective.ball.centre)))
+
+
+def _inside(program: _Program, objective: Nearest | Lowest, depth: float) -> Array | None:
+    """The shortest move to where a disjunct's rows hold with something to spare."""
+    if isinstance(objective, Lowest):
+        return None
+    sides = program.sides.copy()
+    sides[: program.count] -= depth * np.linalg.norm(program.matrix[: program.count], axis=1)
+    solution = _distance(replace(program, sides=sides), objective)
+    return None if solution is None else solution[0]
+
+
+def _program(
+    root: Root, objective: Nearest | Lowest, rows: Rows, splits: Splits
+) -> tuple[_Program, Tensor]:
+    ball = objective.ball
+    plain = Splits(splits.signs, splits.slopes, torch.zeros_like(splits.multipliers))
+    bound = linear_bound(root, rows, plain)
+    matrix, sides = [bound.coefficients[0]], [rows.bounds[0] - needs(bound, ball.centre)[0]]
+    places = []
+    for own, signed in neuron_bounds(root, splits):
+        # The signed input is >= 0.
+        value = signed.coefficients[0] @ ball.centre + signed.constants[0]
+        matrix.append(-signed.coefficients[0])
+        sides.append(value)
+        places.append(own)
+    stacked = torch.cat(matrix).numpy()
+    arrays = (side.numpy() for side in (ball.below, ball.above, ball.weights))
+    joined = torch.cat(places) if places else torch.zeros(0, dtype=torch.long)
+    return _Program(stacked, torch.cat(sides).numpy(), *arrays, rows.bounds.shape[1]), joined
+
+
+def _certified(
+    root: Root,
+    objective: Nearest | Lowest,
+    rows: Rows,
+    splits: Splits,
+    count: int,
+    places: Tensor,
+    multipliers: Array,
+) -> float:
+    """What the combination of the inequalities with these multipliers costs, rounding covered."""
+    scale = float(np.abs(multipliers).max(initial=0.0))
+    weights = np.maximum(multipliers, 0.0) / scale if scale > 0 else np.zeros_like(multipliers)
+    if isinstance(objective, Lowest):
+        # A least value needs the row itself: the multipliers of the rows sum to one.
+        total = float(weights[:count].sum())
+        if total <= 0:
+            return _certified(root, _as_distance(objective), rows, splits, count, places, multipliers)
+        weights = weights / total
+    mixed = torch.from_numpy(weights[:count])
+    combined = Rows(
+        (mixed @ rows.outputs[0])[None, None],
+        None if rows.inputs is None else (mixed @ rows.inputs[0])[None, None],
+        (mixed @ rows.bounds[0])[None, None],
+    )
+    spread = torch.zeros(splits.multipliers.shape, dtype=torch.float64)
+    spread[0, places] = torch.from_numpy(weights[count:])
+    bound = linear_bound(root, combined, Splits(splits.signs, splits.slopes, spread))
+    value = float(objective.values(bound, combined.bounds)[0, 0])
+    if isinstance(objective, Nearest) and value >= 1e29:
+        return math.inf
+    return value + objective.cutoff - 2.0**-50 * (abs(value) + abs(objective.cutoff))
+
+
+def _as_distance(objective: Lowest) -> Nearest:
+    """Whether the inequalities can be kept at all, for a region that may be empty."""
+    return Nearest(objective.ball, 0.0)
+
+
+def _lowest(program: _Program, objective: Nearest | Lowest) -> tuple[Array | None, Array] | None:
+    """minimise t, rows <= t, over the box and the signs; only where the ball is a box."""
+    n, count = len(program.below), program.count
+    tied = np.zeros((len(program.sides), 1))
+    tied[:count] = -1.0
+    cost = np.append(np.zeros(n), 1.0)
+    bounds = [*zip(-program.below, program.above, strict=True), (None, None)]
+    solution = linprog(cost, np.hstack([program.matrix, tied]), program.sides, bounds=bounds, method="highs")
+    if solution.status != 0:
+        return None
+    return solution.x[:n], -solution.ineqlin.marginals
+
+
+def _distance(program: _Program, objective: Nearest | Lowest) -> tuple[Array | None, Array] | None:
+    """The shortest move that keeps all inequalities, and their multipliers; None where a solver finds none."""
+    if objective.ball.norm is Norm.L2:
+        return _shortest(program)
+    n, rows = len(program.below), len(program.sides)
+    down = np.minimum(program.below, 1e30)
+    if objective.ball.norm is Norm.L1:
+        # d = up - down
+        cost = np.concatenate([program.weights, program.weights])
+        matrix = np.hstack([program.matrix, -program.matrix])
+        bounds = [*((0, side) for side in program.above), *((0, side) for side in down)]
+        solution = linprog(cost, matrix, program.sides, bounds=bounds, method="highs")
+        if solution.status != 0:
+            return None
+        return solution.x[:n] - solution.x[n:], -solution.ineqlin.marginals
+    scale = np.diag(program.weights)
+    column = -np.ones((n, 1))
+    matrix = np.vstack(
+        [np.hstack([program.matrix, np.zeros((rows, 1))]), np.hstack([scale, column]), np.hstack([-scale, column])]
+    )
+    sides = np.concatenate([program.sides, np.zeros(2 * n)])
+    bounds = [*zip(-down, program.above, strict=True), (0, None)]
+    solution = linprog(np.append(np.zeros(n), 1.0), matrix, sides, bounds=bounds, method="highs")
+    if solution.status != 0:
+        return None
+    return solution.x[:n], -solution.ineqlin.marginals[:rows]
+
+
+def _shortest(program: _Program) -> tuple[Array | None, Array] | None:
+    """Least distance programming in  z = weights * d  with the sides of the box as inequalities."""
+    n, rows = len(program.below), len(program.sides)
+    inequalities = np.vstack([program.matrix, np.eye(n), -np.eye(n)]) / program.weights
+    sides = np.concatenate([program.sides, program.above, program.below])
+    # G z >= h with G = -inequalities, h = -sides; scaled rows make the residual comparable.
+    norms = np.linalg.norm(inequalities, axis=1)
+    norms = np.where(norms > 0, norms, 1.0)
+    stacked = np.vstack([-(inequalities / norms[:, None]).T, -(sides / norms)[None]])
+    target = np.append(np.zeros(n), 1.0)
+    try:
+        multipliers, _ = nnls(stacked, target, maxiter=50 * stacked.shape[1])
+    except RuntimeError:
+        return None
+    residual = stacked @ multipliers - target
+    if -residual[-1] <= 1e-12:
+        return None
+    z = residual[:n] / -residual[-1]
+    found = multipliers / norms
+    return np.clip(z / program.weights, -program.below, program.above), found[:rows]
+
+
+def _violation(program: _Program, objective: Nearest | Lowest) -> tuple[None, Array] | None:
+    """The multipliers of the largest violation that no point of the box avoids."""
+    n = len(program.below)
+    norms = np.linalg.norm(program.matrix, axis=1)
+    norms = np.where(norms > 0, norms, 1.0)
+    matrix = np.hstack([program.matrix / norms[:, None], -np.ones((len(norms), 1))])
+    bounds = [*zip(-program.below, program.above, strict=True), (None, None)]
+    solution = linprog(np.append(np.zeros(n), 1.0), matrix, program.sides / norms, bounds=bounds, method="highs")
+    if solution.status != 0:
+        return None
+    return None, -solution.ineqlin.marginals / norms
