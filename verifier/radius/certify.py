@@ -101,13 +101,15 @@ def _run(question: Question, record: Record, deadline: Deadline, options: Radius
         record.see("replay")
         return
     _attack(question, record, deadline.share(options.attack_share), options, generator)
+    if _enough(record, options):
+        return
     if question.ball.norm is Norm.L0:
         from verifier.radius.l0 import count
 
-        count(question, record, deadline)
+        count(question, record, deadline, options.within)
         return
     _crown(question, record, deadline.share(0.3), options)
-    if record.adversarial - record.certified > options.tolerance:
+    if not _enough(record, options):
         _branch(question, record, deadline, options, generator)
 
 
@@ -129,7 +131,7 @@ def _shrink(question: Question, record: Record, deadline: Deadline, seed: int, w
         radius = factor * incumbent.distance if math.isfinite(incumbent.distance) else 1.0
         if deadline.expired or radius <= record.certified:
             return
-        query = _query(question, radius)
+        query = box_query(question, radius)
         outcome = attack(query, deadline, AttackOptions(seed=seed + turn, waves=waves))
         points = outcome.points if outcome.witness is None else np.vstack([outcome.points, outcome.witness.x])
         if not incumbent.offer(points, incumbent.distance):
@@ -139,7 +141,7 @@ def _shrink(question: Question, record: Record, deadline: Deadline, seed: int, w
         record.see("attack")
 
 
-def _query(question: Question, radius: float) -> Query:
+def box_query(question: Question, radius: float) -> Query:
     """The decision problem in the box around a linf ball."""
     lower, upper = (side.numpy() for side in question.ball.shrunk(radius).box())
     lower, upper = np.maximum(lower, question.lower), np.minimum(upper, question.upper)
@@ -160,7 +162,7 @@ def _query(question: Question, radius: float) -> Query:
 
 def _crown(question: Question, record: Record, deadline: Deadline, options: RadiusOptions) -> None:
     """Balls that CROWN certifies: every ball also tells how far inside it the relaxation first allows a counterexample."""
-    low, high = 0.0, min(record.adversarial, question.ball.radius)
+    low, high = 0.0, min(record.adversarial, question.ball.radius, options.within)
     largest = question.ball.shrunk(high)
     lower, upper = largest.box()
     # Nothing lies further than the corner of the box.
@@ -170,8 +172,8 @@ def _crown(question: Question, record: Record, deadline: Deadline, options: Radi
             return
         middle = high if turn == 0 else math.sqrt(low * high) if 0 < low < high / 4 else (low + high) / 2
         certified = min(_certified_within(question, middle, deadline), middle)
-        if turn == 0 and certified >= middle and not math.isfinite(record.adversarial):
-            record.raise_to(math.inf, "crown")
+        if turn == 0 and certified >= middle and not math.isfinite(min(record.adversarial, options.within)):
+            record.raise_to(question.limit, "crown")
             return
         record.raise_to(certified, "crown")
         if certified >= middle:
@@ -196,7 +198,7 @@ def _branch(
     question: Question, record: Record, deadline: Deadline, options: RadiusOptions, generator: torch.Generator
 ) -> None:
     network, incumbent = question.model.network, record.incumbent
-    radius = min(record.adversarial, question.ball.radius)
+    radius = min(record.adversarial, question.ball.radius, options.within)
     ball = question.ball.shrunk(radius)
     nodes = ball_bounds(network, ball, deadline)
     search = RegionSearch(network, nodes, question.rows, Nearest(ball, _cutoff(record, ball.radius, options)), options.regions)
@@ -214,10 +216,10 @@ def _branch(
     while True:
         search.work(deadline.within(turn), attempt)
         if search.exhausted:
-            record.raise_to(_exhausted(record, search.lower, ball.radius, question.ball.radius), "branch")
+            record.raise_to(_exhausted(record, search.lower, ball.radius, question), "branch")
         else:
             record.raise_to(min(search.lower, ball.radius, record.adversarial), "branch")
-        if search.exhausted or deadline.expired or record.adversarial - record.certified <= options.tolerance:
+        if search.exhausted or deadline.expired or _enough(record, options):
             return
         seed += 1
         pause = deadline.within(options.pause * turn)
@@ -228,7 +230,7 @@ def _branch(
         smaller = record.adversarial < options.refocus * ball.radius
         if smaller or not sharp:
             if smaller:
-                ball = question.ball.shrunk(record.adversarial)
+                ball = question.ball.shrunk(min(record.adversarial, options.within))
                 fresh = ball_bounds(network, ball, deadline)
                 nodes = tuple(old.intersect(new) for old, new in zip(nodes, fresh, strict=True))
             objective = Nearest(ball, _cutoff(record, ball.radius, options))
@@ -237,13 +239,21 @@ def _branch(
         turn *= 2
 
 
+def _enough(record: Record, options: RadiusOptions) -> bool:
+    """Whether the question is answered."""
+    decided = record.certified >= options.within or record.adversarial <= options.within < math.inf
+    return decided or record.adversarial - record.certified <= options.tolerance
+
+
 def _cutoff(record: Record, radius: float, options: RadiusOptions) -> float:
     """What a region's bound has to exceed: all within the tolerance of the nearest counterexample is good enough."""
+    if record.adversarial <= options.within < math.inf:
+        return -math.inf  # answered: nothing is left to split
     return min(radius, record.adversarial - 0.95 * options.tolerance)
 
 
-def _exhausted(record: Record, lower: float, radius: float, largest: float) -> float:
+def _exhausted(record: Record, lower: float, radius: float, question: Question) -> float:
     """What is certified when no region is left."""
     if math.isfinite(record.adversarial):
         return min(lower, radius, record.adversarial)
-    return math.inf if lower >= radius else min(lower, largest)
+    return question.limit if lower >= radius >= question.ball.radius else min(lower, radius)

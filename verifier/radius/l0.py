@@ -27,12 +27,12 @@ from verifier.search.regions import RegionSearch
 ASCENT = AscentOptions(iterations=8)
 
 
-def count(question: Question, record: Record, deadline: Deadline) -> None:
+def count(question: Question, record: Record, deadline: Deadline, within: float = math.inf) -> None:
     """Raise what is certified until it meets the nearest counterexample or the deadline passes."""
     weights = question.ball.weights
     total = float(weights.sum())
     whole = bool((weights == weights.round()).all())
-    while not deadline.expired:
+    while not deadline.expired and record.certified < within and not record.adversarial <= within < math.inf:
         if whole:
             budget = record.certified + 1
             if budget >= record.adversarial:

@@ -32,6 +32,7 @@ class Question:
 
     ball: around the centre, as large as the box and ``Ball.radius`` allow.  lower, upper: (n_inputs,), the box.
     joint: the one target has to beat all classes, not only the label.
+    limit: how far a search of the whole ball has looked: infinitely far, unless inputs without bounds cut it off.
     """
 
     model: Model
@@ -42,6 +43,7 @@ class Question:
     ball: Ball
     lower: Array
     upper: Array
+    limit: float
 
     @property
     def rows(self) -> Rows:
@@ -129,7 +131,12 @@ def question(
             raise OptionError(f"the target is the label itself, {label}; name another class")
         targets = (int(target),)
     ball = _ball(kind, centre, lower, upper, shape, weights, fixed, group, network.input_shape)
-    return Question(model, centre, int(label), targets, target is not None, ball, lower, upper)
+    moving = (ball.below > 0) | (ball.above > 0)
+    cut_off = bool((~np.isfinite(np.where(moving.numpy(), lower, 0)) | ~np.isfinite(np.where(moving.numpy(), upper, 0))).any())
+    if kind is not Norm.L0:
+        cut_off |= bool((torch.maximum(ball.below, ball.above) * ball.weights >= FARTHEST).any())
+    limit = FARTHEST if cut_off else math.inf
+    return Question(model, centre, int(label), targets, target is not None, ball, lower, upper, limit)
 
 
 def parse_norm(norm: str) -> Norm:
