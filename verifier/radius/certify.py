@@ -46,9 +46,11 @@ class RadiusOptions:
     attack_share: of the time, at most, for the first attacks.  bisections: with plain CROWN.
     first_turn: seconds of branching before the first attack in between; every turn is twice as long as the one before.
     pause: length of an attack against the turn before it.  refocus: bounds are made anew for a ball this much smaller.
+    within: the distance that matters: the run ends once a counterexample is known there, or none exists.
     """
 
     tolerance: float = 1e-4
+    within: float = math.inf
     seed: int = 0
     attack_share: float = 0.2
     bisections: int = 10

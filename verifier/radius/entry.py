@@ -91,8 +91,7 @@ def robust(
     asked = question(network, x, label, target, norm, bounds, weights, fixed, group)
     if asked.ball.norm is Norm.LINF:
         return solve(box_query(asked, epsilon), deadline, options)
-    # One counterexample closer than needed or a proof to a hair beyond ends the run.
-    settings = RadiusOptions(within=float(epsilon), seed=options.seed if options else 0)
+    settings = RadiusOptions(tolerance=1e-9, within=float(epsilon), seed=options.seed if options else 0)
     return _decision(asked, certify(asked, deadline, settings), float(epsilon))
 
 

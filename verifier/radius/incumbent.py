@@ -22,6 +22,8 @@ SCALES = 24
 """Points tried along a segment at once; every round narrows the boundary down by that factor."""
 ROUNDS = 6
 CONFIRMED_AT_ONCE = 6
+OUTWARD = np.array([3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4])
+"""How much further out than the boundary is tried."""
 
 
 class Incumbent:
@@ -41,9 +43,12 @@ class Incumbent:
         found = False
         order = sorted(range(len(points)), key=lambda i: self._question.distance(points[i]))
         for i in order[:CONFIRMED_AT_ONCE]:
-            candidate = self._drawn(points[i])
-            if candidate is not None and self._question.distance(candidate) < min(self.distance, wanted):
-                found |= self.confirm(candidate)
+            for candidate in self._drawn(points[i]):
+                if self._question.distance(candidate) >= min(self.distance, wanted):
+                    break
+                if self.confirm(candidate):
+                    found = True
+                    break
         return found
 
     def confirm(self, x: Array) -> bool:
@@ -60,27 +65,35 @@ class Incumbent:
         self.distance, self.x, self.y = distance, x, y
         return True
 
-    def _drawn(self, x: Array) -> Array | None:
-        """The point nearest to the centre on the segment through x that is a counterexample, on the grid of inputs."""
+    def _drawn(self, x: Array) -> list[Array]:
+        """Counterexamples on the segment through x, the nearest first, on the grid of inputs.
+
+        The first is at the boundary in float64, where float32 may differ: the next ones are a little further out.
+        """
         question = self._question
         if question.ball.norm is Norm.L0:
-            return self._fewest(x)
-        low, high, best = 0.0, 1.05, None
+            fewest = self._fewest(x)
+            return [] if fewest is None else [fewest]
+        low, high, scale = 0.0, 1.05, math.nan
         for turn in range(ROUNDS):
             scales = np.linspace(low, high, SCALES)
             if turn == 0:
-                scales = np.append(scales, 1 + np.geomspace(1e-7, 1e-2, 6))
-                scales.sort()
-            points = self._rounded(question.centre + scales[:, None] * (x - question.centre))
-            hits = np.flatnonzero(self._margins(points) <= 0)
+                scales = np.sort(np.append(scales, 1 + np.geomspace(1e-7, 1e-2, 6)))
+            hits = np.flatnonzero(self._margins(self._along(x, scales)) <= 0)
             if not len(hits):
-                return best
+                break
             first = int(hits[0])
-            best = points[first]
+            scale = float(scales[first])
             if first == 0:
-                return best
-            low, high = scales[first - 1], scales[first]
-        return best
+                break
+            low, high = float(scales[first - 1]), scale
+        if math.isnan(scale):
+            return []
+        return list(self._along(x, scale * (1 + np.append(0.0, OUTWARD))))
+
+    def _along(self, x: Array, scales: Array) -> Array:
+        centre = self._question.centre
+        return self._rounded(centre + scales[:, None] * (x - centre))
 
     def _fewest(self, x: Array) -> Array | None:
         """Groups go back to the centre one by one, while what is left is a counterexample."""

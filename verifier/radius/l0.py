@@ -10,9 +10,12 @@ and bound on ReLU phases decides.  Budgets rise one by one, so the bounds are ov
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from verifier.bounds.ball import Ball, Norm
@@ -23,6 +26,8 @@ from verifier.deadline import Deadline
 from verifier.radius.question import Question
 from verifier.radius.record import Record
 from verifier.search.regions import RegionSearch
+
+Array = NDArray[np.float64]
 
 ASCENT = AscentOptions(iterations=8)
 
@@ -43,7 +48,13 @@ def count(question: Question, record: Record, deadline: Deadline, within: float 
             if budget <= record.certified:
                 return
         budget = min(budget, total)
-        if _excluded(question, record, budget, deadline):
+        search = GroupSearch(question, record.incumbent.offer, lambda: 0.0, deadline)
+
+        def found(budget: float = budget) -> bool:
+            record.see("groups")
+            return record.adversarial <= budget
+
+        if search.excludes(budget, found):
             if budget >= total:
                 record.raise_to(math.inf, "groups")
                 return
@@ -52,30 +63,77 @@ def count(question: Question, record: Record, deadline: Deadline, within: float 
             return  # nothing more can be decided: thinner than rounding
 
 
-def _excluded(question: Question, record: Record, budget: float, deadline: Deadline) -> bool:
-    """Whether no counterexample costs at most the budget; False too when one was found or the time is over."""
-    size = len(question.ball.weights)
-    stack = [(torch.zeros(size, dtype=torch.bool), torch.zeros(size, dtype=torch.bool))]
-    clean = True
-    while stack:
-        if deadline.expired:
-            return False
-        free, fixed = stack.pop()
-        spent = float(question.ball.weights[free].sum())
-        rest = budget - spent
-        fixed = fixed | (~free & (question.ball.weights > rest * (1 + 1e-12)))
-        ball = _part(question.ball, free, fixed, max(rest, 0.0))
-        if bool((free | fixed).all()):
-            clean &= _decided(question, record, ball, deadline)
-        else:
-            group = _branch(question, record, ball, free | fixed, deadline)
+class GroupSearch:
+    """Whether the margin stays above a cutoff wherever groups of a total cost may change.
+
+    offer: told points (K, n_inputs) with small margins.  cutoff: of the margin; asked again for every node.
+    """
+
+    def __init__(
+        self,
+        question: Question,
+        offer: Callable[[Array], object],
+        cutoff: Callable[[], float],
+        deadline: Deadline,
+    ) -> None:
+        self._question, self._offer, self._cutoff, self._deadline = question, offer, cutoff, deadline
+
+    def excludes(self, budget: float, stop: Callable[[], bool]) -> bool:
+        """Whether that is proved; False when it is not so, where ``stop`` said so, or when the time is over."""
+        whole = self._question.ball
+        none = torch.zeros(len(whole.weights), dtype=torch.bool)
+        stack = [(none, none)]
+        clean = True
+        while stack:
+            if self._deadline.expired or stop():
+                return False
+            free, fixed = stack.pop()
+            rest = max(budget - float(whole.weights[free].sum()), 0.0)
+            fixed = fixed | (~free & (whole.weights > rest * (1 + 1e-12)))
+            ball = _part(whole, free, fixed, rest)
+            if bool((free | fixed).all()):
+                clean &= self._decided(ball)
+                continue
+            group = self._branch(ball, free | fixed)
             if group is not None:
                 without, with_it = fixed.clone(), free.clone()
                 without[group], with_it[group] = True, True
                 stack += [(free, without), (with_it, fixed)]
-        if record.adversarial <= budget:
-            return False
-    return clean
+        return clean and not stop()
+
+    def _branch(self, ball: Ball, settled: Tensor) -> int | None:
+        """The group to decide on next, None where the margin stays above the cutoff."""
+        question = self._question
+        network, rows = question.model.network, question.rows
+        nodes = ball_bounds(network, ball, self._deadline)
+        lower, upper = ball.box()
+        root = Root(network, lower[None], upper[None], nodes, Lowest(ball, self._cutoff()))
+        splits = root.undivided().pick(torch.zeros(len(rows.bounds), dtype=torch.long))
+        found = bound_regions(root, rows, splits, ASCENT)
+        still = torch.nonzero(found.lower <= 0).squeeze(1)
+        if not len(still):
+            return None
+        self._offer(found.points[still].numpy())
+        worst = int(still[found.lower[still].argmin()])
+        assert ball.groups is not None
+        gains = torch.zeros(len(ball.weights), dtype=torch.float64)
+        gains.index_add_(0, ball.groups, _gains(question, found.points[worst], rows.outputs[worst]))
+        return int(torch.where(settled, torch.tensor(-1.0, dtype=torch.float64), gains).argmax())
+
+    def _decided(self, ball: Ball) -> bool:
+        """A box of the free inputs: whether the margin stays above the cutoff, by branching on ReLU phases."""
+        box = replace(ball, norm=Norm.LINF, weights=torch.ones_like(ball.centre), groups=None)
+        box = replace(box, radius=float(torch.maximum(box.below, box.above).max()))
+        network = self._question.model.network
+        nodes = ball_bounds(network, box, self._deadline)
+        search = RegionSearch(network, nodes, self._question.rows, Lowest(box, self._cutoff()))
+
+        def attempt(points: Tensor, owner: Tensor) -> float:
+            self._offer(points.numpy())
+            return self._cutoff()
+
+        search.work(self._deadline, attempt)
+        return search.exhausted and search.lower >= self._cutoff()
 
 
 def _part(ball: Ball, free: Tensor, fixed: Tensor, rest: float) -> Ball:
@@ -92,25 +150,6 @@ def _part(ball: Ball, free: Tensor, fixed: Tensor, rest: float) -> Ball:
     )
 
 
-def _branch(question: Question, record: Record, ball: Ball, settled: Tensor, deadline: Deadline) -> int | None:
-    """The group to decide on next, None where no counterexample is possible."""
-    network, rows = question.model.network, question.rows
-    nodes = ball_bounds(network, ball, deadline)
-    lower, upper = ball.box()
-    root = Root(network, lower[None], upper[None], nodes, Lowest(ball, 0.0))
-    splits = root.undivided().pick(torch.zeros(len(rows.bounds), dtype=torch.long))
-    found = bound_regions(root, rows, splits, ASCENT)
-    still = torch.nonzero(found.lower <= 0).squeeze(1)
-    if not len(still):
-        return None
-    _offer(question, record, found.points[still])
-    worst = int(still[found.lower[still].argmin()])
-    assert ball.groups is not None
-    moved = torch.zeros(len(ball.weights), dtype=torch.float64)
-    moved.index_add_(0, ball.groups, _gains(question, found.points[worst], rows.outputs[worst]))
-    return int(torch.where(settled, torch.tensor(-1.0, dtype=torch.float64), moved).argmax())
-
-
 def _gains(question: Question, point: Tensor, row: Tensor) -> Tensor:
     """What each input's move to the point changes, by the gradient of the worst row between centre and point."""
     network, centre = question.model.network, question.ball.centre
@@ -119,25 +158,3 @@ def _gains(question: Question, point: Tensor, row: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(values.sum(), middle)
     reach = torch.maximum(question.ball.below, question.ball.above)
     return gradient.abs().mean(0) * reach
-
-
-def _decided(question: Question, record: Record, ball: Ball, deadline: Deadline) -> bool:
-    """A box of the free inputs: whether it holds no counterexample."""
-    box = replace(ball, norm=Norm.LINF, weights=torch.ones_like(ball.centre), groups=None)
-    reach = float(torch.maximum(box.below, box.above).max())
-    box = replace(box, radius=reach)
-    nodes = ball_bounds(question.model.network, box, deadline)
-    search = RegionSearch(question.model.network, nodes, question.rows, Lowest(box, 0.0))
-
-    def attempt(points: Tensor, owner: Tensor) -> float:
-        _offer(question, record, points)
-        return 0.0
-
-    search.work(deadline, attempt)
-    return search.exhausted and search.lower >= 0
-
-
-def _offer(question: Question, record: Record, points: Tensor) -> None:
-    record.incumbent.offer(points.numpy())
-    record.see("groups")
-

@@ -20,6 +20,7 @@ from verifier.bounds.ball import Ball, Norm
 from verifier.bounds.ball_bounds import ball_bounds
 from verifier.bounds.ball_objective import Lowest
 from verifier.deadline import Deadline
+from verifier.radius.l0 import GroupSearch
 from verifier.radius.question import Question
 from verifier.search.regions import RegionSearch, sharper
 from verifier.verdict import EvidenceLevel
@@ -135,12 +136,17 @@ def _search(
     best.offer(frank_wolfe(question, ball, generator, deadline))
     nodes = ball_bounds(network, ball, deadline)
     search = RegionSearch(network, nodes, question.rows, Lowest(ball, best.margin - 0.9 * tolerance))
+    search.work(Deadline.after(0), lambda points, owner: best.margin - 0.9 * tolerance)
+    best.raise_to(min(search.lower, best.margin))
 
     def attempt(points: Tensor, owner: Tensor) -> float:
         best.offer(points.numpy())
         best.raise_to(min(search.lower, best.margin))
         return best.margin - 0.9 * tolerance
 
+    if ball.norm is Norm.L0:
+        _count(question, ball, best, tolerance, deadline)
+        return
     turn = FIRST_TURN
     while True:
         search.work(deadline.within(turn), attempt)
@@ -152,6 +158,13 @@ def _search(
             objective = Lowest(ball, best.margin - 0.9 * tolerance)
             search.focus(sharper(network, nodes, objective, deadline.share(0.25)), objective)
         turn *= 2
+
+
+def _count(question: Question, ball: Ball, best: _Best, tolerance: float, deadline: Deadline) -> None:
+    """The same for l0, whose relaxation only branching on the groups makes exact."""
+    search = GroupSearch(question, best.offer, lambda: best.margin - 0.9 * tolerance, deadline)
+    if search.excludes(ball.radius, lambda: False):
+        best.raise_to(best.margin - 0.9 * tolerance)
 
 
 def frank_wolfe(question: Question, ball: Ball, generator: torch.Generator, deadline: Deadline) -> Array:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, nnls
 from torch import Tensor
 
-from verifier.bounds.ball import Norm
+from verifier.bounds.ball import Ball, Norm
 from verifier.bounds.ball_bounds import needs
 from verifier.bounds.ball_objective import Lowest, Nearest
 from verifier.bounds.beta_crown import Root, Rows, Splits, linear_bound, neuron_bounds
@@ -29,6 +29,7 @@ from verifier.bounds.beta_crown import Root, Rows, Splits, linear_bound, neuron_
 Array = NDArray[np.float64]
 
 DEPTHS = (1e-6, 2e-5)
+TANGENTS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,28 +58,35 @@ class _Program:
 def close(root: Root, objective: Nearest | Lowest, rows: Rows, splits: Splits) -> Leaf:
     """The bound and the minimiser of one region (batch of one) without undecided neurons."""
     program, places = _program(root, objective, rows, splits)
-    minimise = _lowest if isinstance(objective, Lowest) else _distance
-    best = -math.inf
-    for solve in (minimise, _violation):
-        solution = solve(program, objective)
-        if solution is None:
-            continue
-        move, multipliers = solution
-        best = max(best, _certified(root, objective, rows, splits, program.count, places, multipliers))
-        if move is not None:
-            moves = [move, *(_inside(program, objective, depth) for depth in DEPTHS)]
-            points = np.stack([m for m in moves if m is not None])
-            return Leaf(best, objective.ball.centre + torch.from_numpy(points))
-    return Leaf(best, objective.ball.centre.new_zeros(0, len(objective.ball.centre)))
+
+    def proved(multipliers: Array, aim: Nearest | Lowest) -> float:
+        return _certified(root, aim, rows, splits, program.count, places, multipliers)
+
+    nothing = objective.ball.centre.new_zeros(0, len(objective.ball.centre))
+    solution = _lowest(program, objective.ball) if isinstance(objective, Lowest) else _distance(program, objective.ball)
+    if solution is not None:
+        best = proved(solution[1], objective)
+        moves = [solution[0]]
+        if isinstance(objective, Nearest):
+            moves += [_inside(program, objective.ball, depth) for depth in DEPTHS]
+        points = np.stack([move for move in moves if move is not None])
+        return Leaf(best, objective.ball.centre + torch.from_numpy(points))
+    # No such point, it seems.  Where the least value is asked for, the rows are no condition.
+    signs = replace(program, matrix=program.matrix[program.count :], sides=program.sides[program.count :], count=0)
+    conditions = signs if isinstance(objective, Lowest) else program
+    padding = np.zeros(len(program.sides) - len(conditions.sides))
+    apart = Nearest(objective.ball, 0.0)
+    for other in (_violation(conditions), _distance(conditions, objective.ball)):
+        if other is not None and proved(np.append(padding, other[1]), apart) > objective.ball.radius:
+            return Leaf(math.inf, nothing)
+    return Leaf(-math.inf, nothing)
 
 
-def _inside(program: _Program, objective: Nearest | Lowest, depth: float) -> Array | None:
+def _inside(program: _Program, ball: Ball, depth: float) -> Array | None:
     """The shortest move to where a disjunct's rows hold with something to spare."""
-    if isinstance(objective, Lowest):
-        return None
     sides = program.sides.copy()
     sides[: program.count] -= depth * np.linalg.norm(program.matrix[: program.count], axis=1)
-    solution = _distance(replace(program, sides=sides), objective)
+    solution = _distance(replace(program, sides=sides), ball)
     return None if solution is None else solution[0]
 
 
@@ -118,7 +126,7 @@ def _certified(
         # A least value needs the row itself: the multipliers of the rows sum to one.
         total = float(weights[:count].sum())
         if total <= 0:
-            return _certified(root, _as_distance(objective), rows, splits, count, places, multipliers)
+            return -math.inf
         weights = weights / total
     mixed = torch.from_numpy(weights[:count])
     combined = Rows(
@@ -135,31 +143,44 @@ def _certified(
     return value + objective.cutoff - 2.0**-50 * (abs(value) + abs(objective.cutoff))
 
 
-def _as_distance(objective: Lowest) -> Nearest:
-    """Whether the inequalities can be kept at all, for a region that may be empty."""
-    return Nearest(objective.ball, 0.0)
+def _lowest(program: _Program, ball: Ball) -> tuple[Array, Array] | None:
+    """minimise t, rows <= t, over the ball and the signs; the Euclidean ball by tangent cuts (Kelley, 1960)."""
+    n, rows = len(program.below), len(program.sides)
+    split = ball.norm is Norm.L1  # d = up - down
+    tied = np.zeros((rows, 1))
+    tied[: program.count] = -1.0
+    inputs = np.hstack([program.matrix, -program.matrix]) if split else program.matrix
+    matrix, sides = np.hstack([inputs, tied]), program.sides
+    bounds = list(zip(-program.below, program.above, strict=True))
+    if split:
+        bounds = [*((0, side) for side in program.above), *((0, side) for side in program.below)]
+        matrix = np.vstack([matrix, np.concatenate([program.weights, program.weights, [0.0]])])
+        sides = np.append(sides, ball.radius)
+    cost = np.append(np.zeros(matrix.shape[1] - 1), 1.0)
+    best = None
+    for _ in range(TANGENTS):
+        solution = linprog(cost, matrix, sides, bounds=[*bounds, (None, None)], method="highs")
+        if solution.status != 0:
+            return best
+        move = solution.x[:n] - solution.x[n : 2 * n] if split else solution.x[:n]
+        best = move, -solution.ineqlin.marginals[:rows]
+        scaled = program.weights * move
+        length = float(np.linalg.norm(scaled))
+        if ball.norm is not Norm.L2 or length <= ball.radius * (1 + 1e-7):
+            return best
+        matrix = np.vstack([matrix, np.append(program.weights * scaled / length, 0.0)])
+        sides = np.append(sides, ball.radius)
+        best = move * (ball.radius / length), best[1]
+    return best
 
 
-def _lowest(program: _Program, objective: Nearest | Lowest) -> tuple[Array | None, Array] | None:
-    """minimise t, rows <= t, over the box and the signs; only where the ball is a box."""
-    n, count = len(program.below), program.count
-    tied = np.zeros((len(program.sides), 1))
-    tied[:count] = -1.0
-    cost = np.append(np.zeros(n), 1.0)
-    bounds = [*zip(-program.below, program.above, strict=True), (None, None)]
-    solution = linprog(cost, np.hstack([program.matrix, tied]), program.sides, bounds=bounds, method="highs")
-    if solution.status != 0:
-        return None
-    return solution.x[:n], -solution.ineqlin.marginals
-
-
-def _distance(program: _Program, objective: Nearest | Lowest) -> tuple[Array | None, Array] | None:
+def _distance(program: _Program, ball: Ball) -> tuple[Array, Array] | None:
     """The shortest move that keeps all inequalities, and their multipliers; None where a solver finds none."""
-    if objective.ball.norm is Norm.L2:
+    if ball.norm is Norm.L2:
         return _shortest(program)
     n, rows = len(program.below), len(program.sides)
     down = np.minimum(program.below, 1e30)
-    if objective.ball.norm is Norm.L1:
+    if ball.norm is Norm.L1:
         # d = up - down
         cost = np.concatenate([program.weights, program.weights])
         matrix = np.hstack([program.matrix, -program.matrix])
@@ -181,7 +202,7 @@ def _distance(program: _Program, objective: Nearest | Lowest) -> tuple[Array | N
     return solution.x[:n], -solution.ineqlin.marginals[:rows]
 
 
-def _shortest(program: _Program) -> tuple[Array | None, Array] | None:
+def _shortest(program: _Program) -> tuple[Array, Array] | None:
     """Least distance programming in  z = weights * d  with the sides of the box as inequalities."""
     n, rows = len(program.below), len(program.sides)
     inequalities = np.vstack([program.matrix, np.eye(n), -np.eye(n)]) / program.weights
@@ -203,7 +224,7 @@ def _shortest(program: _Program) -> tuple[Array | None, Array] | None:
     return np.clip(z / program.weights, -program.below, program.above), found[:rows]
 
 
-def _violation(program: _Program, objective: Nearest | Lowest) -> tuple[None, Array] | None:
+def _violation(program: _Program) -> tuple[None, Array] | None:
     """The multipliers of the largest violation that no point of the box avoids."""
     n = len(program.below)
     norms = np.linalg.norm(program.matrix, axis=1)
