@@ -1,14 +1,14 @@
 """Balls around a point, in four norms, cut by a box: what a linear inequality costs there.
 
-The ball holds the points ``centre + d`` with ``-below <= d <= above`` and ``norm(weights * d) <= radius``.  Two questions
-about a row vector a are all that bounds over it need, and both have closed forms up to one number:
+The ball holds the points ``centre + d`` with ``-below <= d <= above`` and ``norm(weights * d) <= radius``.  Two
+questions about a row vector a are all that bounds over it need, and both have closed forms up to one number:
 
     least(a)          a lower bound on  a . d  over the ball          (Hoelder: -radius ||a||_dual where no side cuts)
     distance(a, m)    a lower bound on  norm(weights * d)  where  a . d <= -m
 
-Only d_i against the sign of a_i pays, so both are knapsacks in |d_i| with the capacity that the box leaves on that side.
-That one number is a Lagrange multiplier (or an active set), found in a few rounds; *whatever* it is, weak duality makes
-the value a valid bound, and rounding is subtracted: see the files of the single norms.
+Only d_i against the sign of a_i pays, so both are knapsacks in |d_i| with the capacity that the box leaves on that
+side. That one number is a Lagrange multiplier (or an active set), found in a few rounds; *whatever* it is, weak duality
+makes the value a valid bound, and rounding is subtracted: see the files of the single norms.
 
     linf   every input moves at the same speed 1 / weight                      ``ball_linf``
     l2     every input moves at the speed |a| / weight^2                       ``ball_l2``

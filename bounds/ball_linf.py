@@ -31,7 +31,7 @@ def distance(gains: Tensor, reach: Tensor, weights: Tensor, need: Tensor) -> Ten
     moving = _moving(gains, reach, weights, need)
     rest = torch.where(moving, torch.zeros_like(full), full).sum(-1)
     slope = torch.where(moving, speed, torch.zeros_like(speed)).sum(-1)
-    # A stopped input can be counted as moving at no loss of validity, so a vanishing slope is only a matter of division.
+    # Counting a stopped input as moving only weakens the bound, so a vanishing slope is a matter of division alone.
     left = need - rest * (1 + slack)
     bound = left / (slope * (1 + slack) + SMALL)
     unreachable = need > full.sum(-1) * (1 + slack) + TINY

@@ -94,7 +94,7 @@ class Objective(Protocol):
     """What the search asks of a linear bound, where it is not the least value over the box."""
 
     def values(self, bound: LinearBound, sides: Tensor) -> Tensor:
-        """[B, R], differentiable, from a bound on rows that a counterexample keeps <= sides [B, R]; positive: closed."""
+        """[B, R], differentiable; positive where a bound on rows that shall be <= sides, [B, R], closes the region."""
         ...
 
     def points(self, bound: LinearBound, sides: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ def _points(root: Root, bound: LinearBound, sides: Tensor, pick: tuple[Tensor, T
 
 
 def linear_bound(root: Root, rows: Rows, splits: Splits) -> LinearBound:
-    """The rows over each region as functions of the input, rounding covered, with its slopes and multipliers as given."""
+    """The rows over each region as functions of the input, rounding covered, with the slopes and multipliers given."""
     with torch.no_grad():
         relaxed = _relaxed(root, splits, splits.slopes.double(), splits.multipliers.double())
         return _backward(replace(relaxed, sensitivities=root.sensitivities), rows, None)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def load(source: str | Path | nn.Module, example: Any = None) -> Model:
     """A network, loaded once and used for any number of questions.
 
-    source: path of an ONNX file, plain or .gz, or a ``torch.nn.Module`` of ordinary layers; then ``example`` is an input
-    with its batch axis, of which only the shape counts.  Both are compared with onnxruntime on random points.
+    source: path of an ONNX file, plain or .gz, or a ``torch.nn.Module`` of ordinary layers; then ``example`` is an
+    input with its batch axis, of which only the shape counts.  Both are compared with onnxruntime on random points.
     Raises ModelError, one sentence, for everything that can be wrong with either.
     """
     if isinstance(source, str | Path):

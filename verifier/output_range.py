@@ -4,7 +4,8 @@ Ruan, Huang and Kwiatkowska, "Reachability analysis of deep neural networks with
 for the least and the greatest value of an output and find them by Lipschitz optimisation.  Here, per end:
 
     attain     random points and projected gradient descent; what onnxruntime computes at the best point is attained
-    exclude    where few inputs vary: branch and bound on the input box (``input_split``) decides whether the output can be
+    exclude    where few inputs vary: branch and bound on the input box (``input_split``) decides whether the output can
+    be
                better than that by the tolerance; a point that is becomes the new best, and the question is asked again
                elsewhere: best-first branch and bound on ReLU phases
 
@@ -106,8 +107,16 @@ def output_range(
     if worst > tolerance:
         why = "interrupted" if interrupted else "the time ran out" if deadline.expired else "no engine gets further"
         reason = f"{why}; the gap is {worst:.3g}"
-    points = (end.point.reshape(shape) for end in ends)
-    return Range(low.bound, -high.bound, low.value, -high.value, *points, EvidenceLevel.RIGOROUS, reason)
+    return Range(
+        low.bound,
+        -high.bound,
+        low.value,
+        -high.value,
+        low.point.reshape(shape),
+        high.point.reshape(shape),
+        EvidenceLevel.RIGOROUS,
+        reason,
+    )
 
 
 class _End:
@@ -243,8 +252,8 @@ def _box_ball(lower: Array, upper: Array) -> Ball:
     centre = (lower + upper) / 2
     below, above = np.nextafter(centre - lower, np.inf), np.nextafter(upper - centre, np.inf)
     below, above = np.where(centre > lower, below, 0.0), np.where(centre < upper, above, 0.0)
-    parts = (torch.from_numpy(side) for side in (centre, below, above, np.ones_like(centre)))
-    return Ball(Norm.LINF, *parts, float(max(below.max(), above.max())))
+    at, down, up, weights = (torch.from_numpy(side) for side in (centre, below, above, np.ones_like(centre)))
+    return Ball(Norm.LINF, at, down, up, weights, float(max(below.max(), above.max())))
 
 
 def _below(value: float) -> float:

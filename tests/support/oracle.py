@@ -176,7 +176,10 @@ def minimum_distance(network: Network, disjunct: Disjunct, centre: Array, norm: 
         return _fewest(network, disjunct, centre, weights)
     network = network.to(torch.float64)
     output = len(network.nodes) - 1
-    found = [region.nearest(disjunct.constraints, output, centre, norm, weights) for region in _regions(network, _Region.whole(disjunct))]
+    found = [
+        region.nearest(disjunct.constraints, output, centre, norm, weights)
+        for region in _regions(network, _Region.whole(disjunct))
+    ]
     return min(found, default=np.inf)
 
 
@@ -195,18 +198,22 @@ def _fewest(network: Network, disjunct: Disjunct, centre: Array, weights: Array)
     return best
 
 
-def _nearest_in_polytope(rows: Array, sides: Array, lower: Array, upper: Array, centre: Array, norm: str, w: Array) -> float:
+def _nearest_in_polytope(
+    rows: Array, sides: Array, lower: Array, upper: Array, centre: Array, norm: str, w: Array
+) -> float:
     """min norm(w * (x - centre)) over rows @ x <= sides and the box; inf where that is empty."""
     n = len(centre)
     box = list(zip(lower.tolist(), upper.tolist(), strict=True))
     if norm in ("linf", "l1"):
         # Columns x and t, one t or n of them: w |x - centre| <= t.
         t = np.ones((n, 1)) if norm == "linf" else np.eye(n)
-        matrix = np.vstack([
-            np.hstack([rows, np.zeros((len(rows), t.shape[1]))]),
-            np.hstack([np.diag(w), -t]),
-            np.hstack([-np.diag(w), -t]),
-        ])
+        matrix = np.vstack(
+            [
+                np.hstack([rows, np.zeros((len(rows), t.shape[1]))]),
+                np.hstack([np.diag(w), -t]),
+                np.hstack([-np.diag(w), -t]),
+            ]
+        )
         right = np.concatenate([sides, w * centre, -w * centre])
         cost = np.append(np.zeros(n), np.ones(t.shape[1]))
         solution = linprog(cost, A_ub=matrix, b_ub=right, bounds=[*box, *[(0, None)] * t.shape[1]], method="highs-ds")

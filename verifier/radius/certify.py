@@ -7,8 +7,8 @@
                region is the distance at which its linear relaxation first allows one, so one search serves all radii,
                and its least bound is certified at any moment.  In turns with attacks from the worst regions
 
-After Tjeng, Xiao and Tedrake (ICLR 2019), who minimise the distance by a MILP; HiGHS has no Euclidean objective, and its
-word is not rigorous.  The norm l0 counts, and has a search of its own (``l0``).
+After Tjeng, Xiao and Tedrake (ICLR 2019), who minimise the distance by a MILP; HiGHS has no Euclidean objective, and
+its word is not rigorous.  The norm l0 counts, and has a search of its own (``l0``).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class RadiusOptions:
 
 
 def certify(question: Question, deadline: Deadline, options: RadiusOptions, watch: Watch | None = None) -> Radius:
-    """Both sides of the distance.  Ctrl-C, and a KeyboardInterrupt that ``watch`` raises, ends it with what is known."""
+    """Both sides of the distance.  Ctrl-C, or a KeyboardInterrupt from ``watch``, ends it with what is known."""
     record = Record(Incumbent(question), watch)
     interrupted = False
     try:
@@ -72,9 +72,7 @@ def certify(question: Question, deadline: Deadline, options: RadiusOptions, watc
     return answer(question, record, deadline, options, interrupted)
 
 
-def answer(
-    question: Question, record: Record, deadline: Deadline, options: RadiusOptions, interrupted: bool
-) -> Radius:
+def answer(question: Question, record: Record, deadline: Deadline, options: RadiusOptions, interrupted: bool) -> Radius:
     """What a run knows, with the reason where the gap is open."""
     incumbent = record.incumbent
     found = Radius(
@@ -82,7 +80,7 @@ def answer(
         record.adversarial,
         None if incumbent.x is None else incumbent.x,
         question.label,
-        None if incumbent.y is None else int(np.argmax(incumbent.y)),
+        None if incumbent.y is None else question.winner(incumbent.y),
         str(question.ball.norm),
         EvidenceLevel.RIGOROUS,
         "",
@@ -163,7 +161,7 @@ def box_query(question: Question, radius: float) -> Query:
 
 
 def _crown(question: Question, record: Record, deadline: Deadline, options: RadiusOptions) -> None:
-    """Balls that CROWN certifies: every ball also tells how far inside it the relaxation first allows a counterexample."""
+    """Balls that CROWN certifies; one that it does not still tells how far inside a counterexample is first allowed."""
     low, high = 0.0, min(record.adversarial, question.ball.radius, options.within)
     largest = question.ball.shrunk(high)
     lower, upper = largest.box()
@@ -203,7 +201,9 @@ def _branch(
     radius = min(record.adversarial, question.ball.radius, options.within)
     ball = question.ball.shrunk(radius)
     nodes = ball_bounds(network, ball, deadline)
-    search = RegionSearch(network, nodes, question.rows, Nearest(ball, _cutoff(record, ball.radius, options)), options.regions)
+    search = RegionSearch(
+        network, nodes, question.rows, Nearest(ball, _cutoff(record, ball.radius, options)), options.regions
+    )
     fewer = FabOptions(steps=3, restarts=0)
 
     def attempt(points: Tensor, owner: Tensor) -> float:

@@ -49,8 +49,8 @@ def certified_radius(
     timeout: seconds.
     target: only this class counts, and it has to score at least as much as every other one; by default any class that
         scores at least as much as ``label`` makes a counterexample.  A tie counts.
-    weights: positive, one per input (l0: per group): distances are ``norm(weights * (x' - x))``, so a large weight makes
-        an input dear to change.
+    weights: positive, one per input (l0: per group): distances are ``norm(weights * (x' - x))``, so a large
+        weight makes an input dear to change.
     fixed: bool per input, those that must not change.
     group: for l0, "pixel" (all channels of a pixel together) or one group number per input.
     watch: called with every ``Moment`` in which one side moved; a KeyboardInterrupt from it ends the run, which then
@@ -115,7 +115,8 @@ def maximise_loss(
 
     Arguments as for ``certified_radius``; the ball has the radius ``epsilon``, tolerance is in the units of the scores.
     ``Loss.certified`` is an upper bound that holds everywhere in the ball, ``Loss.attained`` what a point reaches.
-    A negative ``certified`` proves robustness, a positive ``attained`` refutes it.  Method: see ``verifier.radius.loss``.
+    A negative ``certified`` proves robustness, a positive ``attained`` refutes it.  Method: see
+    ``verifier.radius.loss``.
     """
     deadline = Deadline.after(positive_seconds(timeout))
     if not (np.isfinite(epsilon) and epsilon >= 0):

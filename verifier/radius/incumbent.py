@@ -1,8 +1,8 @@
 """The nearest counterexample so far: only what onnxruntime confirms counts.
 
-A candidate is drawn towards the centre as far as it stays a counterexample, rounded to the model's input type inside the
-box, and replayed.  It also has to be one for the network in float64: where float32 inference differs from the function
-that bounds speak of, a point may be a counterexample to the one and not to the other.
+A candidate is drawn towards the centre as far as it stays a counterexample, rounded to the model's input type inside
+the box, and replayed.  It also has to be one for the network in float64: where float32 inference differs from the
+function that bounds speak of, a point may be a counterexample to the one and not to the other.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """How few inputs (or groups of them) have to change: branch and bound on which ones may.
 
-For a budget t, a node holds groups that may change freely, groups that may not, and the others, of which the rest of the
-budget may be spent on any.  Its bounds are CROWN bounds over that ball of l0 (``bounds.ball``: the largest gains that the
-rest of the budget buys, in every layer); where they leave a counterexample possible, the group with the largest gain is
-freed in one child and fixed in the other.  When the budget is used up, what is left is a box of few inputs, which branch
-and bound on ReLU phases decides.  Budgets rise one by one, so the bounds are over the smallest ball that matters.
+For a budget t, a node holds groups that may change freely, groups that may not, and the others, of which the rest of
+the budget may be spent on any.  Its bounds are CROWN bounds over that ball of l0 (``bounds.ball``: the largest gains
+that the rest of the budget buys, in every layer); where they leave a counterexample possible, the group with the
+largest gain is freed in one child and fixed in the other.  When the budget is used up, what is left is a box of few
+inputs, which branch and bound on ReLU phases decides.  Budgets rise one by one, so the bounds are over the smallest
+ball that matters.
 """
 
 from __future__ import annotations

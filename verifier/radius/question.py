@@ -1,8 +1,8 @@
 """One question: around which input, in which norm and within which box another class may win.
 
-The centre is the input as the model takes it: rounded to float32 where that is the model's input type.  Every distance is
-from there.  A counterexample is an input inside ``bounds`` at which some other class scores at least as much as the label
-(a tie counts), or, with ``target``, at which the target scores at least as much as every other class.
+The centre is the input as the model takes it: rounded to float32 where that is the model's input type.  Every distance
+is from there.  A counterexample is an input inside ``bounds`` at which some other class scores at least as much as the
+label (a tie counts), or, with ``target``, at which the target scores at least as much as every other class.
 """
 
 from __future__ import annotations
@@ -69,6 +69,10 @@ class Question:
             return np.asarray(rivals - outputs[..., target])
         return np.asarray(outputs[..., self.label] - outputs[..., list(self.targets)].max(axis=-1))
 
+    def winner(self, outputs: Array) -> int:
+        """The best of the targets; the label may tie with it.  outputs: (n_outputs,)."""
+        return self.targets[int(np.argmax(outputs[list(self.targets)]))]
+
     def distance(self, x: Array) -> float:
         """The distance of x, (n_inputs,), from the centre, rounded up."""
         d, weights = np.abs(x - self.centre), self.ball.weights.numpy()
@@ -130,9 +134,11 @@ def question(
         if target == label:
             raise OptionError(f"the target is the label itself, {label}; name another class")
         targets = (int(target),)
-    ball = _ball(kind, centre, lower, upper, shape, weights, fixed, group, network.input_shape)
+    ball = _ball(kind, centre, lower, upper, weights, fixed, group, network.input_shape)
     moving = (ball.below > 0) | (ball.above > 0)
-    cut_off = bool((~np.isfinite(np.where(moving.numpy(), lower, 0)) | ~np.isfinite(np.where(moving.numpy(), upper, 0))).any())
+    cut_off = bool(
+        (~np.isfinite(np.where(moving.numpy(), lower, 0)) | ~np.isfinite(np.where(moving.numpy(), upper, 0))).any()
+    )
     if kind is not Norm.L0:
         cut_off |= bool((torch.maximum(ball.below, ball.above) * ball.weights >= FARTHEST).any())
     limit = FARTHEST if cut_off else math.inf
@@ -152,7 +158,6 @@ def _ball(
     centre: Array,
     lower: Array,
     upper: Array,
-    shape: tuple[int, ...],
     weights: ArrayLike | None,
     fixed: ArrayLike | None,
     group: str | ArrayLike | None,
@@ -177,27 +182,27 @@ def _ball(
     else:
         if not (np.isfinite(below).all() and np.isfinite(above).all()):
             raise OptionError("the norm l0 needs bounds on all inputs; without them one changed input decides all")
-        groups = torch.from_numpy(_groups(group, n, shape, input_shape))
+        groups = torch.from_numpy(_groups(group, n, input_shape))
         count = int(groups.max()) + 1
         scale = np.ones(count) if weights is None else _weights(weights, count, "group")
         radius = float(scale.sum())
-    parts = (torch.from_numpy(np.ascontiguousarray(a)) for a in (centre, below, above, scale))
-    return Ball(norm, *parts, radius, groups)
+    at, down, up, costs = (torch.from_numpy(np.ascontiguousarray(a)) for a in (centre, below, above, scale))
+    return Ball(norm, at, down, up, costs, radius, groups)
 
 
-def _groups(group: str | ArrayLike | None, n: int, shape: tuple[int, ...], input_shape: tuple[int, ...]) -> Array:
+def _groups(group: str | ArrayLike | None, n: int, input_shape: tuple[int, ...]) -> NDArray[np.int64]:
     if group is None or (isinstance(group, str) and group == "input"):
-        return np.arange(n)
+        return np.arange(n, dtype=np.int64)
     if isinstance(group, str):
         if group != "pixel":
             raise OptionError(f"unknown group {group!r}; use input, pixel, or one group number per input")
         if len(input_shape) < 3:
             raise OptionError(
-                f"the model's input of shape {input_shape} has no channels, so a pixel is an input; leave group out, or "
-                "give one group number per input"
+                f"the model's input of shape {input_shape} has no channels, so a pixel is an input; leave group out, "
+                "or give one group number per input"
             )
         height, width = input_shape[-2:]
-        return np.tile(np.arange(height * width), n // (height * width))
+        return np.tile(np.arange(height * width, dtype=np.int64), n // (height * width))
     numbers = np.asarray(group)
     if numbers.size != n or not np.issubdtype(numbers.dtype, np.integer):
         raise OptionError(f"group must hold one whole number for each of the {n} inputs")

@@ -120,7 +120,8 @@ def certified_radii(
     """``certified_radius`` at every input.
 
     network: from ``load``, or the path of an ONNX file.
-    inputs: (N, ...), the first axis counts them.  labels: (N,), the classes that should win; by default the model's own.
+    inputs: (N, ...), the first axis counts them.
+    labels: (N,), the classes that should win; by default the model's own answers.
     indices: names for the rows, by default 0, 1, ...
     timeout: seconds for each input.
     jobs: processes that share the inputs; more than one needs a network that lies in a file.
@@ -143,14 +144,14 @@ def certified_radii(
         raise OptionError("jobs > 1 needs a network that lies in a file; this one was made from a torch module")
     if batch[0].size != model.network.n_inputs:
         raise OptionError(
-            f"each input has {batch[0].size} values but the model takes {model.network.n_inputs}; the first axis counts "
-            "the inputs"
+            f"each input has {batch[0].size} values but the model takes {model.network.n_inputs}; the first axis "
+            "counts the inputs"
         )
     norm = parse_norm(options.get("norm", "linf"))
     predicted = tuple(int(np.argmax(model.replay.run(x.astype(np.float32).ravel()))) for x in batch)
     wanted = predicted if labels is None else tuple(int(label) for label in labels)
     results: list[Radius | None] = [None] * len(batch)
-    with _bar(len(batch), progress) as advance:
+    with _Bar(len(batch), progress) as advance:
 
         def done(place: int, found: Radius) -> None:
             results[place] = found
@@ -213,7 +214,7 @@ def _spread(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _bar:
+class _Bar:
     """A progress bar on stderr that says how many gaps are closed."""
 
     def __init__(self, total: int, wanted: bool) -> None:

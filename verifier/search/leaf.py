@@ -1,8 +1,8 @@
 """A region in which every ReLU is decided: one convex program, solved in floating point, bounded rigorously.
 
-There the network is affine, so a counterexample keeps linear inequalities: the rows of the disjunct and the signs of the
-split neurons.  A solver finds multipliers; their combination is one inequality, and what that costs over the ball is a
-rigorous bound (``bounds.ball``), whatever the solver did.  At the optimum the bound is exact (strong duality).
+There the network is affine, so a counterexample keeps linear inequalities: the rows of the disjunct and the signs of
+the split neurons.  A solver finds multipliers; their combination is one inequality, and what that costs over the ball
+is a rigorous bound (``bounds.ball``), whatever the solver did.  At the optimum the bound is exact (strong duality).
 
     linf, l1   a linear program in the moves, by HiGHS through scipy
     l2         least distance programming by nonnegative least squares (Lawson and Hanson, Solving Least Squares
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ def close(root: Root, objective: Nearest | Lowest, rows: Rows, splits: Splits) -
     solution = _lowest(program, objective.ball) if isinstance(objective, Lowest) else _distance(program, objective.ball)
     if solution is not None:
         best = proved(solution[1], objective)
-        moves = [solution[0]]
+        moves: list[Array | None] = [solution[0]]
         if isinstance(objective, Nearest):
             moves += [_inside(program, objective.ball, depth) for depth in DEPTHS]
         points = np.stack([move for move in moves if move is not None])
@@ -90,9 +91,7 @@ def _inside(program: _Program, ball: Ball, depth: float) -> Array | None:
     return None if solution is None else solution[0]
 
 
-def _program(
-    root: Root, objective: Nearest | Lowest, rows: Rows, splits: Splits
-) -> tuple[_Program, Tensor]:
+def _program(root: Root, objective: Nearest | Lowest, rows: Rows, splits: Splits) -> tuple[_Program, Tensor]:
     ball = objective.ball
     plain = Splits(splits.signs, splits.slopes, torch.zeros_like(splits.multipliers))
     bound = linear_bound(root, rows, plain)
@@ -105,9 +104,9 @@ def _program(
         sides.append(value)
         places.append(own)
     stacked = torch.cat(matrix).numpy()
-    arrays = (side.numpy() for side in (ball.below, ball.above, ball.weights))
     joined = torch.cat(places) if places else torch.zeros(0, dtype=torch.long)
-    return _Program(stacked, torch.cat(sides).numpy(), *arrays, rows.bounds.shape[1]), joined
+    below, above, weights = ball.below.numpy(), ball.above.numpy(), ball.weights.numpy()
+    return _Program(stacked, torch.cat(sides).numpy(), below, above, weights, rows.bounds.shape[1]), joined
 
 
 def _certified(
@@ -151,7 +150,7 @@ def _lowest(program: _Program, ball: Ball) -> tuple[Array, Array] | None:
     tied[: program.count] = -1.0
     inputs = np.hstack([program.matrix, -program.matrix]) if split else program.matrix
     matrix, sides = np.hstack([inputs, tied]), program.sides
-    bounds = list(zip(-program.below, program.above, strict=True))
+    bounds: list[tuple[Any, Any]] = list(zip(-program.below, program.above, strict=True))
     if split:
         bounds = [*((0, side) for side in program.above), *((0, side) for side in program.below)]
         matrix = np.vstack([matrix, np.concatenate([program.weights, program.weights, [0.0]])])
@@ -159,11 +158,12 @@ def _lowest(program: _Program, ball: Ball) -> tuple[Array, Array] | None:
     cost = np.append(np.zeros(matrix.shape[1] - 1), 1.0)
     best = None
     for _ in range(TANGENTS):
-        solution = linprog(cost, matrix, sides, bounds=[*bounds, (None, None)], method="highs")
-        if solution.status != 0:
+        solution = _solved(cost, matrix, sides, [*bounds, (None, None)])
+        if solution is None:
             return best
-        move = solution.x[:n] - solution.x[n : 2 * n] if split else solution.x[:n]
-        best = move, -solution.ineqlin.marginals[:rows]
+        x, multipliers = solution
+        move = x[:n] - x[n : 2 * n] if split else x[:n]
+        best = move, multipliers[:rows]
         scaled = program.weights * move
         length = float(np.linalg.norm(scaled))
         if ball.norm is not Norm.L2 or length <= ball.radius * (1 + 1e-7):
@@ -185,10 +185,8 @@ def _distance(program: _Program, ball: Ball) -> tuple[Array, Array] | None:
         cost = np.concatenate([program.weights, program.weights])
         matrix = np.hstack([program.matrix, -program.matrix])
         bounds = [*((0, side) for side in program.above), *((0, side) for side in down)]
-        solution = linprog(cost, matrix, program.sides, bounds=bounds, method="highs")
-        if solution.status != 0:
-            return None
-        return solution.x[:n] - solution.x[n:], -solution.ineqlin.marginals
+        found = _solved(cost, matrix, program.sides, bounds)
+        return None if found is None else (found[0][:n] - found[0][n:], found[1])
     scale = np.diag(program.weights)
     column = -np.ones((n, 1))
     matrix = np.vstack(
@@ -196,10 +194,8 @@ def _distance(program: _Program, ball: Ball) -> tuple[Array, Array] | None:
     )
     sides = np.concatenate([program.sides, np.zeros(2 * n)])
     bounds = [*zip(-down, program.above, strict=True), (0, None)]
-    solution = linprog(np.append(np.zeros(n), 1.0), matrix, sides, bounds=bounds, method="highs")
-    if solution.status != 0:
-        return None
-    return solution.x[:n], -solution.ineqlin.marginals[:rows]
+    found = _solved(np.append(np.zeros(n), 1.0), matrix, sides, bounds)
+    return None if found is None else (found[0][:n], found[1][:rows])
 
 
 def _shortest(program: _Program) -> tuple[Array, Array] | None:
@@ -231,7 +227,13 @@ def _violation(program: _Program) -> tuple[None, Array] | None:
     norms = np.where(norms > 0, norms, 1.0)
     matrix = np.hstack([program.matrix / norms[:, None], -np.ones((len(norms), 1))])
     bounds = [*zip(-program.below, program.above, strict=True), (None, None)]
-    solution = linprog(np.append(np.zeros(n), 1.0), matrix, program.sides / norms, bounds=bounds, method="highs")
-    if solution.status != 0:
+    found = _solved(np.append(np.zeros(n), 1.0), matrix, program.sides / norms, bounds)
+    return None if found is None else (None, found[1] / norms)
+
+
+def _solved(cost: Array, matrix: Array, sides: Array, bounds: list[tuple[Any, Any]]) -> tuple[Array, Array] | None:
+    """The optimum of  cost @ x,  matrix @ x <= sides,  and the multipliers of the rows; None without one."""
+    solution = linprog(cost, matrix, sides, bounds=bounds, method="highs")
+    if solution.status != 0 or solution.x is None:
         return None
-    return None, -solution.ineqlin.marginals / norms
+    return solution.x, -np.asarray(solution.ineqlin.marginals)

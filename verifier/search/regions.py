@@ -1,9 +1,9 @@
 """Best-first branch and bound on ReLU phases for a minimum: the least value, or the distance of a counterexample.
 
-The frontier holds regions cut by ReLU signs, each with a rigorous lower bound (``bounds.beta_crown`` with an objective of
-``bounds.ball_objective``); the region with the least bound is split next, so the least bound of all only rises.  A region
-whose bound exceeds the cutoff is closed: the caller's best point less its tolerance.  A region without undecided neurons
-is a convex program, whose multipliers ``leaf`` finds.
+The frontier holds regions cut by ReLU signs, each with a rigorous lower bound (``bounds.beta_crown`` with an objective
+of ``bounds.ball_objective``); the region with the least bound is split next, so the least bound of all only rises.  A
+region whose bound exceeds the cutoff is closed: the caller's best point less its tolerance.  A region without undecided
+neurons is a convex program, whose multipliers ``leaf`` finds.
 
 The caller owns points and cutoff: ``work`` hands it the points where bounds are least and is told the cutoff anew.
 """
