@@ -21,7 +21,7 @@ from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, St
 if TYPE_CHECKING:
     from verifier.api import load, verify
     from verifier.options import Trust
-    from verifier.output_range import Range, output_range
+    from verifier.reachability import Range, output_range
     from verifier.pipeline import Options
     from verifier.radius.entry import certified_radius, maximise_loss, robust
     from verifier.radius.loss import Loss
@@ -38,12 +38,12 @@ _LAZY = {
     "certified_radii": "verifier.radius.table",
     "maximise_loss": "verifier.radius.entry",
     "robust": "verifier.radius.entry",
-    "output_range": "verifier.output_range",
+    "output_range": "verifier.reachability",
     "Loss": "verifier.radius.loss",
     "Moment": "verifier.radius.record",
     "Radius": "verifier.radius.record",
     "RadiusTable": "verifier.radius.table",
-    "Range": "verifier.output_range",
+    "Range": "verifier.reachability",
     "Options": "verifier.pipeline",
     "Trust": "verifier.options",
     "Spec": "verifier.vnnlib",

@@ -35,7 +35,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("verifier.solve",),
     ("verifier.search",),
     ("verifier.pipeline", "verifier.report", "verifier.datasets"),
-    ("verifier.api", "verifier.radius", "verifier.output_range"),
+    ("verifier.api", "verifier.radius", "verifier.reachability"),
     ("verifier.benchmarks",),
     ("verifier.commands",),
     ("verifier.cli",),

@@ -38,6 +38,9 @@ from verifier.vnnlib.spec import Disjunct, LinearConstraints, Spec
 
 Array = NDArray[np.float64]
 
+STAGE = "branch"
+POLISH = FabOptions(steps=3, restarts=0)
+
 
 @dataclass(frozen=True)
 class RadiusOptions:
@@ -162,7 +165,7 @@ def box_query(question: Question, radius: float) -> Query:
 
 def _crown(question: Question, record: Record, deadline: Deadline, options: RadiusOptions) -> None:
     """Balls that CROWN certifies; one that it does not still tells how far inside a counterexample is first allowed."""
-    low, high = 0.0, min(record.adversarial, question.ball.radius, options.within)
+    low, high = 0.0, _most(question, record, options)
     largest = question.ball.shrunk(high)
     lower, upper = largest.box()
     # Nothing lies further than the corner of the box.
@@ -175,7 +178,7 @@ def _crown(question: Question, record: Record, deadline: Deadline, options: Radi
         if turn == 0 and certified >= middle and not math.isfinite(min(record.adversarial, options.within)):
             record.raise_to(question.limit, "crown")
             return
-        record.raise_to(certified, "crown")
+        record.raise_to(_before(certified), "crown")
         if certified >= middle:
             low = middle
         else:
@@ -197,65 +200,122 @@ def _certified_within(question: Question, radius: float, deadline: Deadline) -> 
 def _branch(
     question: Question, record: Record, deadline: Deadline, options: RadiusOptions, generator: torch.Generator
 ) -> None:
-    network, incumbent = question.model.network, record.incumbent
-    radius = min(record.adversarial, question.ball.radius, options.within)
-    ball = question.ball.shrunk(radius)
-    nodes = ball_bounds(network, ball, deadline)
-    search = RegionSearch(
-        network, nodes, question.rows, Nearest(ball, _cutoff(record, ball.radius, options)), options.regions
-    )
-    fewer = FabOptions(steps=3, restarts=0)
+    """Branch and bound in the ball of the nearest counterexample, in turns with attacks and with smaller balls.
 
-    def attempt(points: Tensor, owner: Tensor) -> float:
-        if incumbent.offer(points.numpy()):
-            fab(question, incumbent, deadline, fewer, generator, incumbent.x[None] if incumbent.x is not None else None)
-        record.see("branch")
-        # What the ball holds is all that was bounded.
-        record.raise_to(min(search.lower, ball.radius, record.adversarial), "branch")
-        return _cutoff(record, ball.radius, options)
-
-    turn, seed, sharp = options.first_turn, options.seed, False
+    Where the search does not end in its turns, the ball is too large for its relaxations: over a smaller one they are
+    tighter and prove more.  Its radius is what is certified plus a step that grows with success.
+    """
+    incumbent = record.incumbent
+    whole = _Branching(question, record, _most(question, record, options), deadline, options, generator)
+    turn, seed = options.first_turn, options.seed
+    step = 0.5
     while True:
-        search.work(deadline.within(turn), attempt)
-        if search.exhausted:
-            record.raise_to(_exhausted(record, search.lower, ball.radius, question), "branch")
-        else:
-            record.raise_to(min(search.lower, ball.radius, record.adversarial), "branch")
-        if search.exhausted or deadline.expired or _enough(record, options):
+        whole.work(deadline.within(turn))
+        if whole.exhausted or deadline.expired or _enough(record, options):
             return
         seed += 1
         pause = deadline.within(options.pause * turn)
         fab(question, incumbent, pause, options.fab, generator)
-        if ball.norm is Norm.LINF and not question.joint:
+        if question.ball.norm is Norm.LINF and not question.joint:
             _shrink(question, record, pause, seed, waves=100)
         record.see("attack")
-        smaller = record.adversarial < options.refocus * ball.radius
-        if smaller or not sharp:
-            if smaller:
-                ball = question.ball.shrunk(min(record.adversarial, options.within))
-                fresh = ball_bounds(network, ball, deadline)
-                nodes = tuple(old.intersect(new) for old, new in zip(nodes, fresh, strict=True))
-            objective = Nearest(ball, _cutoff(record, ball.radius, options))
-            nodes, sharp = sharper(network, nodes, objective, deadline.share(0.25)), True
-            search.focus(nodes, objective)
+        end, most = deadline.within(turn), _most(question, record, options)
+        while not end.expired and not _enough(record, options) and math.isfinite(most):
+            known = record.certified
+            smaller = known + step * (most - known)
+            part = _Branching(question, record, smaller, end, options, generator)
+            part.work(end)
+            step = min(0.5, 1.5 * step) if record.certified >= smaller * (1 - 1e-9) else step / 3
+            if step * (most - known) < options.tolerance / 10:
+                step = 0.5
+                break
+        whole.refocus(_most(question, record, options))
         turn *= 2
+
+
+class _Branching:
+    """One search inside one ball; what it learns goes into the record."""
+
+    def __init__(
+        self,
+        question: Question,
+        record: Record,
+        radius: float,
+        deadline: Deadline,
+        options: RadiusOptions,
+        generator: torch.Generator,
+    ) -> None:
+        self._question, self._record, self._options = question, record, options
+        self._deadline, self._generator = deadline, generator
+        self._ball = question.ball.shrunk(min(radius, question.ball.radius))
+        self._nodes = ball_bounds(question.model.network, self._ball, deadline)
+        self._sharp = False
+        self._search = RegionSearch(
+            question.model.network, self._nodes, question.rows, self._objective, options.regions
+        )
+
+    @property
+    def exhausted(self) -> bool:
+        return self._search.exhausted
+
+    def work(self, deadline: Deadline) -> None:
+        """Split regions until none is open or the time is over."""
+        self._search.work(deadline, self._attempt)
+        if self.exhausted and not math.isfinite(self._record.adversarial):
+            everything = self._ball.radius >= self._question.ball.radius and self._search.lower >= self._ball.radius
+            if everything:
+                self._record.raise_to(self._question.limit, STAGE)
+        self._learn()
+
+    def refocus(self, radius: float) -> None:
+        """Go on in a smaller ball, if it is much smaller; with optimised bounds from the first time on."""
+        smaller = radius < self._options.refocus * self._ball.radius
+        if self._sharp and not smaller:
+            return
+        network = self._question.model.network
+        if smaller:
+            self._ball = self._question.ball.shrunk(radius)
+            fresh = ball_bounds(network, self._ball, self._deadline)
+            self._nodes = tuple(old.intersect(new) for old, new in zip(self._nodes, fresh, strict=True))
+        self._nodes = sharper(network, self._nodes, self._objective, self._deadline.share(0.25))
+        self._sharp = True
+        self._search.focus(self._nodes, self._objective)
+
+    @property
+    def _objective(self) -> Nearest:
+        return Nearest(self._ball, self._cutoff())
+
+    def _cutoff(self) -> float:
+        """What a region has to exceed: all within the tolerance of the nearest counterexample is good enough."""
+        record, options = self._record, self._options
+        if record.adversarial <= options.within < math.inf:
+            return -math.inf  # answered: nothing is left to split
+        return min(self._ball.radius, record.adversarial - 0.95 * options.tolerance)
+
+    def _attempt(self, points: Tensor, owner: Tensor) -> float:
+        incumbent = self._record.incumbent
+        if incumbent.offer(points.numpy()) and incumbent.x is not None:
+            fab(self._question, incumbent, self._deadline, POLISH, self._generator, incumbent.x[None])
+        self._record.see(STAGE)
+        self._learn()
+        return self._cutoff()
+
+    def _learn(self) -> None:
+        # What the ball holds is all that was bounded.
+        self._record.raise_to(_before(min(self._search.lower, self._ball.radius, self._record.adversarial)), STAGE)
+
+
+def _most(question: Question, record: Record, options: RadiusOptions) -> float:
+    """The largest distance that is of interest."""
+    return min(record.adversarial, question.ball.radius, options.within * (1 + 1e-12))
+
+
+def _before(distance: float) -> float:
+    """From "none nearer than this" to "none at this or nearer"."""
+    return math.nextafter(distance, 0.0) if math.isfinite(distance) else distance
 
 
 def _enough(record: Record, options: RadiusOptions) -> bool:
     """Whether the question is answered."""
     decided = record.certified >= options.within or record.adversarial <= options.within < math.inf
     return decided or record.adversarial - record.certified <= options.tolerance
-
-
-def _cutoff(record: Record, radius: float, options: RadiusOptions) -> float:
-    """What a region's bound has to exceed: all within the tolerance of the nearest counterexample is good enough."""
-    if record.adversarial <= options.within < math.inf:
-        return -math.inf  # answered: nothing is left to split
-    return min(radius, record.adversarial - 0.95 * options.tolerance)
-
-
-def _exhausted(record: Record, lower: float, radius: float, question: Question) -> float:
-    """What is certified when no region is left."""
-    if math.isfinite(record.adversarial):
-        return min(lower, radius, record.adversarial)
-    return question.limit if lower >= radius >= question.ball.radius else min(lower, radius)

@@ -31,9 +31,8 @@ class Moment:
 class Radius:
     """How far the nearest counterexample is, from both sides.
 
-    certified: there is no counterexample at this distance or nearer; 0 claims nothing, inf says that the whole box
-    holds
-        none.  It speaks of the real-valued function that the stored weights define.
+    certified: there is no counterexample at this distance or nearer; 0 claims nothing, inf says that there is
+        none in the whole box.  It speaks of the real-valued function that the stored weights define.
     adversarial: the distance of ``witness``, rounded up; inf without one.
     witness: in the shape of the input, confirmed by onnxruntime; None without one.
     label: the class that should win.  predicted: the class of the witness, None without one.

@@ -28,6 +28,8 @@ from verifier.model.network import Network
 from verifier.search.leaf import close
 
 FIRST_BATCH = 8
+LONGEST_STEP = 1.0
+"""Seconds between looks at the clock."""
 Try = Callable[[Tensor, Tensor], float]
 """Told points (K, n_inputs) and the rows they belong to (K,); answers the cutoff from now on."""
 
@@ -225,7 +227,9 @@ class RegionSearch:
     def _adapt(self, count: int, seconds: float) -> None:
         """Larger batches for as long as they bound more regions per second."""
         rate = count / max(seconds, 1e-9)
-        if count == self._batch and rate > 1.05 * self._rate:
+        if seconds > LONGEST_STEP:
+            self._batch = max(1, self._batch // 2)
+        elif count == self._batch and rate > 1.05 * self._rate:
             self._rate = rate
             self._batch = min(2 * self._batch, self._most)
 
