@@ -21,12 +21,12 @@ from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, St
 if TYPE_CHECKING:
     from verifier.api import load, verify
     from verifier.options import Trust
-    from verifier.reachability import Range, output_range
     from verifier.pipeline import Options
     from verifier.radius.entry import certified_radius, maximise_loss, robust
     from verifier.radius.loss import Loss
     from verifier.radius.record import Moment, Radius
     from verifier.radius.table import RadiusTable, certified_radii
+    from verifier.reachability import Range, output_range
     from verifier.vnnlib import Spec, read, robustness
 
 __version__ = "0.1.0"

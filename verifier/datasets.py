@@ -214,7 +214,8 @@ def _folder(path: Path, shape: tuple[int, ...]) -> tuple[NDArray, NDArray[np.int
         files, labels = [file for file, _ in pairs], [label for _, label in pairs]
     if not files:
         raise DataError(f"the folder {path} holds no .png files, nor folders named by class number that do")
-    mode = "RGB" if 3 in shape[1:2] + shape[-1:] and len(shape) >= 3 else "L"
+    first = shape[-3] if len(shape) >= 3 else 1
+    mode = "RGB" if first == 3 or (first != 1 and shape[-1] == 3) else "L"
     images = []
     for file in files:
         try:

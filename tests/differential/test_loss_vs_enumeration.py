@@ -1,4 +1,4 @@
-"""The largest margin loss against enumeration: raised by it, the label's score makes the radius equal to the distance."""
+"""The largest margin loss against enumeration: with the label's score raised by it, the distance is epsilon."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_loss_is_where_the_radius_meets_epsilon(seed: int, norm: str) -> None:
     assert found.attained <= found.certified <= found.attained + TOLERANCE
     y = network.forward(torch.from_numpy(found.witness.ravel())[None])[0].numpy()
     assert np.delete(y, label).max() - y[label] == pytest.approx(found.attained)
-    # With the label raised by more than the largest loss nothing within epsilon is misclassified; by less, something is.
+    # With the label raised by more than the largest loss nothing near is misclassified; by less, something is.
     above = distance(raised(network, label, found.certified + 1e-6), x, label, norm, weights)
     below = distance(raised(network, label, found.attained - 1e-6), x, label, norm, weights)
     assert above > epsilon - 1e-6

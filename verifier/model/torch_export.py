@@ -61,7 +61,8 @@ def from_module(module: nn.Module, example: Any) -> Model:
 
 def _write(module: nn.Module, x: Tensor) -> bytes:
     try:
-        traced = fx.symbolic_trace(module)
+        # A single layer would be traced into, down to the functions it is made of.
+        traced = fx.symbolic_trace(nn.Sequential(module) if type(module) in LAYERS else module)
     except Exception as error:  # torch.fx raises whatever the module's own code does with a proxy
         raise ModelError(
             f"torch.fx cannot trace {type(module).__name__} ({str(error).splitlines()[0]}); write its forward without "
