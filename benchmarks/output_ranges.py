@@ -48,7 +48,8 @@ def main(
         verdict = "agrees" if agrees(found, row, tolerance) and not found.reason else f"DIFFERS {found.reason}"
         print(
             f"{row['onnx']:14} [{found.lower:.4f}, {found.attained_lower:.4f}] "
-            f"[{found.attained_upper:.4f}, {found.upper:.4f}] {seconds:6.2f} s (DeepGO {row['deepgo_seconds']} s) {verdict}"
+            f"[{found.attained_upper:.4f}, {found.upper:.4f}] {seconds:6.2f} s "
+            f"(DeepGO {row['deepgo_seconds']} s) {verdict}"
         )
 
 
