@@ -32,6 +32,7 @@ from verifier.radius.fab import FabOptions, fab
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import Question
 from verifier.radius.record import Radius, Record, Watch
+from verifier.search.input_split import InputSplitting, SplitOptions, applicable
 from verifier.search.regions import RegionOptions, RegionSearch, sharper
 from verifier.verdict import EvidenceLevel
 from verifier.vnnlib.spec import Disjunct, LinearConstraints, Spec
@@ -170,12 +171,17 @@ def _crown(question: Question, record: Record, deadline: Deadline, options: Radi
     lower, upper = largest.box()
     # Nothing lies further than the corner of the box.
     high = min(high, float(largest.length(torch.maximum(largest.centre - lower, upper - largest.centre))) * (1 + 1e-9))
+    everything = not math.isfinite(min(record.adversarial, options.within))
     for turn in range(options.bisections):
         if deadline.expired or high - low <= max(options.tolerance / 4, 1e-3 * high):
             return
-        middle = high if turn == 0 else math.sqrt(low * high) if 0 < low < high / 4 else (low + high) / 2
+        # A nearest counterexample that is known is hardly ever what CROWN certifies; the whole box may be.
+        first = everything or math.isfinite(options.within)
+        middle = high if turn == 0 and first else (low + high) / 2
+        if 0 < low < high / 4:
+            middle = math.sqrt(low * high)
         certified = min(_certified_within(question, middle, deadline), middle)
-        if turn == 0 and certified >= middle and not math.isfinite(min(record.adversarial, options.within)):
+        if turn == 0 and certified >= middle and everything:
             record.raise_to(question.limit, "crown")
             return
         record.raise_to(_before(certified), "crown")
@@ -223,14 +229,30 @@ def _branch(
         while not end.expired and not _enough(record, options) and math.isfinite(most):
             known = record.certified
             smaller = known + step * (most - known)
-            part = _Branching(question, record, smaller, end, options, generator)
-            part.work(end)
+            if not _split_inputs(question, record, smaller, end):
+                _Branching(question, record, smaller, end, options, generator).work(end)
             step = min(0.5, 1.5 * step) if record.certified >= smaller * (1 - 1e-9) else step / 3
             if step * (most - known) < options.tolerance / 10:
                 step = 0.5
                 break
         whole.refocus(_most(question, record, options))
         turn *= 2
+
+
+def _split_inputs(question: Question, record: Record, radius: float, deadline: Deadline) -> bool:
+    """Decide a linf ball by branch and bound on the input box; False where the network is not made for it."""
+    if question.ball.norm is not Norm.LINF:
+        return False
+    query = box_query(question, radius)
+    if not applicable(query, SplitOptions()):
+        return False
+    outcome = InputSplitting(query).work(deadline)
+    if outcome.witness is not None:
+        record.incumbent.offer(outcome.witness.x[None])
+        record.see("input splitting")
+    elif all(bound.level is EvidenceLevel.RIGOROUS for bound in outcome.bounds):
+        record.raise_to(_before(min(radius, record.adversarial)), "input splitting")
+    return True
 
 
 class _Branching:

@@ -240,7 +240,7 @@ def sharper(
     """Optimised bounds where the ball is a box, the same ones elsewhere."""
     if objective.ball.norm is not Norm.LINF:
         return tuple(nodes)
-    return optimised_bounds(network, nodes, deadline, AlphaOptions())
+    return optimised_bounds(network, nodes, deadline, AlphaOptions()).nodes
 
 
 def _root(network: Network, nodes: Sequence[Bounds], objective: Nearest | Lowest) -> Root:
