@@ -346,3 +346,19 @@ def test_gap_of_infinite_and_whole_distances():
     assert replace(found, adversarial=math.inf).gap == math.inf
     assert replace(found, certified=math.inf, adversarial=math.inf).gap == 0
     assert replace(found, adversarial=3.0).gap == 2
+
+
+def test_a_point_on_the_boundary_is_no_contradiction(digits):
+    model, images, labels = digits
+    asked = question(model, images[0], int(labels[0]))
+    found = certify(asked, Deadline.after(30), RadiusOptions())
+    fresh = Incumbent(asked)
+    record = Record(fresh)
+    # As if the very distance of the witness, and a hair more, were certified.
+    fresh.floor = found.adversarial * (1 + 1e-12)
+    assert not fresh.confirm(found.witness)
+    fresh.floor = found.adversarial * 1.01
+    record.certified = fresh.floor
+    assert fresh.confirm(found.witness)
+    with pytest.raises(SoundnessError):
+        record.see("test")

@@ -21,17 +21,23 @@ Array = NDArray[np.float64]
 SCALES = 24
 """Points tried along a segment at once; every round narrows the boundary down by that factor."""
 ROUNDS = 6
+ROUNDING = 1e-9
 CONFIRMED_AT_ONCE = 6
 OUTWARD = np.array([3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5, 1e-4])
 """How much further out than the boundary is tried."""
 
 
 class Incumbent:
-    """distance: of the witness, inf without one.  x, y: the witness and what onnxruntime gives there."""
+    """distance: of the witness, inf without one.  x, y: the witness and what onnxruntime gives there.
+
+    floor: what is certified.  A candidate that seems to be nearer by less than rounding lies on the boundary, where
+    the sign of its margin is rounding too; it is passed over.  One that is nearer by more is a contradiction.
+    """
 
     def __init__(self, question: Question) -> None:
         self._question = question
         self.distance = math.inf
+        self.floor = 0.0
         self.x: Array | None = None
         self.y: Array | None = None
 
@@ -57,6 +63,8 @@ class Incumbent:
         if ((x < question.lower) | (x > question.upper)).any():
             return False
         distance = question.distance(x)
+        if 0 < self.floor * (1 - ROUNDING) <= distance <= self.floor:
+            return False
         if distance >= self.distance or self._margins(x[None])[0] > 0:
             return False
         y = question.model.replay.run(x)

@@ -93,7 +93,7 @@ class Record:
                 f"{stage} proves that there is no counterexample within {certified:.17g}, but onnxruntime confirms one "
                 f"at {self.incumbent.distance:.17g}"
             )
-        self.certified = certified
+        self.certified = self.incumbent.floor = certified
         self._note(stage)
 
     def see(self, stage: str) -> None:
