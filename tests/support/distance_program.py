@@ -1,4 +1,4 @@
-"""The least distance of a counterexample as one mixed-integer program: Tjeng, Xiao and Tedrake (ICLR 2019), section 4.2.
+"""The least distance of a counterexample as a mixed-integer program: Tjeng, Xiao, Tedrake (ICLR 2019), section 4.2.
 
 minimise    t  (linf),  sum t_i  (l1),  sum b_g  (l0)
 subject to  the network's values,  row @ y <= 0,  w_i |x_i - c_i| <= t or t_i,  |x_i - c_i| <= reach_i b_g(i)
