@@ -145,10 +145,10 @@ def test_pixels_change_together():
     assert pixels.witness.shape == x.shape
 
 
-@pytest.mark.parametrize("norm", ["linf", "l1", "l2", "l0"])
-def test_history_only_closes_in_and_any_stop_is_valid(digits, norm):
+@pytest.mark.parametrize(("norm", "number"), [("linf", 2), ("l1", 2), ("l2", 2), ("l0", 4)])
+def test_history_only_closes_in_and_any_stop_is_valid(digits, norm, number):
     model, images, labels = digits
-    whole = verifier.certified_radius(model, images[16], int(labels[16]), norm=norm, timeout=60)
+    whole = verifier.certified_radius(model, images[number], int(labels[number]), norm=norm, timeout=60)
     assert whole.closed
     check_history(whole)
     moments = len(whole.history)
@@ -161,7 +161,9 @@ def test_history_only_closes_in_and_any_stop_is_valid(digits, norm):
             if len(seen) == stop:
                 raise KeyboardInterrupt
 
-        found = verifier.certified_radius(model, images[16], int(labels[16]), norm=norm, timeout=60, watch=watch)
+        found = verifier.certified_radius(
+            model, images[number], int(labels[number]), norm=norm, timeout=60, watch=watch
+        )
         check_history(found)
         assert (found.certified, found.adversarial) == (seen[-1].certified, seen[-1].adversarial)
         assert found.certified <= whole.adversarial
