@@ -238,10 +238,20 @@ def test_a_witness_that_float32_alone_sees_is_no_witness():
     assert found.certified == math.inf
 
 
-def test_numbers_speak_of_the_float32_input():
-    x = np.array([0.1, 0.2])
-    asked = question(SIMPLE, x, 1)
+def test_numbers_speak_of_the_float32_input(digits):
+    model, _, _ = digits
+    x = np.full(64, 0.3)
+    asked = question(model, x, 1)
     assert (asked.centre == x.astype(np.float32)).all()
+    # Rounding up would leave these bounds: the next float32 below is inside.
+    tight = question(model, x, 1, bounds=(0.0, 0.3))
+    assert (tight.centre == np.nextafter(np.float32(0.3), np.float32(0))).all()
+    assert (tight.centre <= 0.3).all()
+    # No float32 is inside at all: the model gets the nearest one, and the box holds it.
+    point = question(model, x, 1, bounds=(0.3, 0.3))
+    assert (point.centre == x.astype(np.float32)).all()
+    assert (point.lower <= point.centre).all()
+    assert (point.centre <= point.upper).all()
 
 
 @pytest.mark.parametrize(

@@ -115,16 +115,18 @@ def question(
             f"the input has {given.size} values but the model takes {network.n_inputs} {network.input_shape}"
         )
     shape, count = given.shape, network.n_outputs
-    centre = given.ravel()
-    if network.input_dtype == "float32":
-        centre = centre.astype(np.float32).astype(np.float64)
     lower, upper = _box(bounds, shape)
-    if ((centre < lower) | (centre > upper)).any():
-        place = int(np.flatnonzero((centre < lower) | (centre > upper))[0])
+    asked = given.ravel()
+    outside = (asked < lower) | (asked > upper)
+    if outside.any():
+        place = int(np.flatnonzero(outside)[0])
         raise OptionError(
-            f"value {place} of the input, {centre[place]:g}, lies outside the bounds [{lower[place]:g}, "
+            f"value {place} of the input, {asked[place]:g}, lies outside the bounds [{lower[place]:g}, "
             f"{upper[place]:g}]; scale the input like the bounds, or give other bounds"
         )
+    centre = model.replay.representable(asked, lower, upper)
+    # A side such as 0.3 may have no float32 next to it that is inside; what the model gets then is the nearest one.
+    lower, upper = np.minimum(lower, centre), np.maximum(upper, centre)
     if label is None:
         label = int(np.argmax(model.replay.run(centre)))
     _check_class(label, count, "label")
