@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import math
 import resource
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -374,3 +376,22 @@ def test_a_point_on_the_boundary_is_no_contradiction(digits):
     assert fresh.confirm(found.witness)
     with pytest.raises(SoundnessError):
         record.see("test")
+
+
+def test_a_real_interrupt_at_any_time_leaves_a_valid_pair(digits):
+    """SIGINT from outside, wherever the run may be."""
+    model, images, labels = digits
+    for delay in (0.05, 0.2, 0.4, 0.8):
+        timer = threading.Timer(delay, signal.raise_signal, [signal.SIGINT])
+        timer.start()
+        try:
+            found = verifier.certified_radius(model, images[16], int(labels[16]), tolerance=1e-9, timeout=20)
+        except KeyboardInterrupt:
+            continue  # before the run had begun
+        finally:
+            timer.cancel()
+        check_history(found)
+        assert found.certified <= found.adversarial
+        assert (found.witness is None) == (found.adversarial == math.inf)
+        if not found.closed:
+            assert "interrupted" in found.reason

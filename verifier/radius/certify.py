@@ -73,6 +73,7 @@ def certify(question: Question, deadline: Deadline, options: RadiusOptions, watc
         _run(question, record, deadline, options)
     except KeyboardInterrupt:
         interrupted = True
+        record.finish()
     return answer(question, record, deadline, options, interrupted)
 
 

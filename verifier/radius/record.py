@@ -107,6 +107,11 @@ class Record:
             self.adversarial = self.incumbent.distance
             self._note(stage)
 
+    def finish(self) -> None:
+        """After an interrupt, which may have come between a confirmed witness and its entry here."""
+        self._watch = None
+        self.see("interrupted")
+
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._begun
