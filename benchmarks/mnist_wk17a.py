@@ -9,7 +9,6 @@ undecided; and the seconds it took, model loading excluded (the model is loaded 
 from __future__ import annotations
 
 import csv
-import gzip
 import time
 from collections import Counter
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from verifier.api import prepare
+from verifier.datasets import read_idx
 from verifier.deadline import Deadline
 from verifier.model.read import load
 from verifier.options import limit_threads
@@ -29,13 +28,6 @@ from verifier.vnnlib.robustness import robustness
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 OUTCOMES = {Verdict.UNSAT: "certified", Verdict.SAT: "adversarial"}
-
-
-def read_idx(path: Path) -> NDArray[np.uint8]:
-    """An IDX file of bytes, plain or .gz, as an array of its own shape."""
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    shape = np.frombuffer(data, ">u4", count=data[3], offset=4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * data[3]).reshape(shape)
 
 
 def main(

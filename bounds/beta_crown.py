@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -89,14 +90,37 @@ class RegionBounds:
     points: Tensor
 
 
+class Objective(Protocol):
+    """What the search asks of a linear bound, where it is not the least value over the box."""
+
+    def values(self, bound: LinearBound, sides: Tensor) -> Tensor:
+        """[B, R], differentiable; positive where a bound on rows that shall be <= sides, [B, R], closes the region."""
+        ...
+
+    def points(self, bound: LinearBound, sides: Tensor) -> Tensor:
+        """Where the bounds, [B, 1], are least: [B, n_inputs]."""
+        ...
+
+    def float(self) -> Objective:
+        """The same in float32."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Root:
-    """One box of a network with bounds on all nodes (float64, CPU, [1, *shape])."""
+    """One box of a network with bounds on all nodes (float64, CPU, [1, *shape]), and what is sought in it."""
 
     network: Network
     lower: Tensor
     upper: Tensor
     nodes: tuple[Bounds, ...]
+    objective: Objective | None = None
+
+    def values(self, bound: LinearBound, sides: Tensor) -> Tensor:
+        """Lower bounds on the margins of single rows, [B, R], or what the objective makes of them."""
+        if self.objective is not None:
+            return self.objective.values(bound, sides)
+        return bound.over_box(self.lower, self.upper) - sides
 
     @cached_property
     def places(self) -> dict[int, Tensor]:
@@ -115,7 +139,8 @@ class Root:
     def fast(self) -> Root:
         """The same in float32, for the ascent."""
         nodes = tuple(Bounds(n.lower.float(), n.upper.float(), n.level) for n in self.nodes)
-        return Root(self.network.to(torch.float32), self.lower.float(), self.upper.float(), nodes)
+        objective = None if self.objective is None else self.objective.float()
+        return Root(self.network.to(torch.float32), self.lower.float(), self.upper.float(), nodes, objective)
 
     @cached_property
     def sensitivities(self) -> dict[int, Tensor | None]:
@@ -163,12 +188,15 @@ def bound_regions(
     with torch.no_grad():
         relaxed = _relaxed(root, best, best.slopes.double(), best.multipliers.double())
         relaxed = replace(relaxed, sensitivities=root.sensitivities)
-        bound = _shifted(_backward(relaxed, rows, coefficients), rows.bounds)
-        values = bound.over_box(root.lower, root.upper) if least is None else least(bound)
+        bound = _backward(relaxed, rows, coefficients)
+        if least is None:
+            values = root.values(bound, rows.bounds)
+            values = values - 2.0**-52 * values.abs()
+        else:
+            values = least(_shifted(bound, rows.bounds))
         lower, row = values.max(1)
         pick = torch.arange(len(row)), row
-        slopes_in = bound.coefficients.expand(len(row), -1, -1)[pick]
-        points = torch.where(slopes_in > 0, root.lower, root.upper)
+        points = _points(root, bound, rows.bounds, pick)
         pulls, costs = _pulls(root, best, relaxed, coefficients, pick)
     return RegionBounds(lower, best, pulls, pulls * costs, points)
 
@@ -179,6 +207,46 @@ def _shifted(bound: LinearBound, by: Tensor) -> LinearBound:
     return replace(bound, constants=constants, error=bound.error + 2.0**-52 * constants.abs())
 
 
+def _points(root: Root, bound: LinearBound, sides: Tensor, pick: tuple[Tensor, Tensor]) -> Tensor:
+    """Where the linear bounds of the picked rows are least: [B, n_inputs]."""
+    slopes = bound.coefficients.expand(len(pick[0]), -1, -1)[pick]
+    if root.objective is None:
+        return torch.where(slopes > 0, root.lower, root.upper)
+    parts = (side.expand(len(pick[0]), -1)[pick].unsqueeze(1) for side in (bound.constants, bound.error, sides))
+    constants, error, chosen = parts
+    return root.objective.points(LinearBound(slopes.unsqueeze(1), constants, error), chosen)
+
+
+def linear_bound(root: Root, rows: Rows, splits: Splits) -> LinearBound:
+    """The rows over each region as functions of the input, rounding covered, with the slopes and multipliers given."""
+    with torch.no_grad():
+        relaxed = _relaxed(root, splits, splits.slopes.double(), splits.multipliers.double())
+        return _backward(replace(relaxed, sensitivities=root.sensitivities), rows, None)
+
+
+def neuron_bounds(root: Root, splits: Splits) -> list[tuple[Tensor, LinearBound]]:
+    """Lower bounds on the signed inputs of the neurons split in one region: (places in ``signs`` [S], the bounds).
+
+    Where all neurons before are decided, these are the inputs themselves.
+    """
+    found, at = [], 0
+    with torch.no_grad():
+        relaxed = _relaxed(root, splits, splits.slopes.double(), splits.multipliers.double())
+        relaxed = replace(relaxed, sensitivities=root.sensitivities, multipliers={})
+        for k, places in root.places.items():
+            own = torch.arange(at, at + len(places))
+            at += len(places)
+            split = splits.signs[0, own] != 0
+            if not bool(split.any()):
+                continue
+            source = root.network.nodes[k].inputs[0]
+            rows = torch.zeros(1, int(split.sum()), root.network.nodes[source].size, dtype=torch.float64)
+            rows[0, torch.arange(rows.shape[1]), places[split]] = splits.signs[0, own[split]].double()
+            shaped = rows.reshape(1, rows.shape[1], *root.network.nodes[source].shape)
+            found.append((own[split], backward(relaxed, source, shaped)))
+    return found
+
+
 def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
     """Slopes and multipliers that make the bounds of the regions large."""
     split = splits.signs != 0
@@ -186,7 +254,7 @@ def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> S
 
     def bound(leaves: list[Tensor]) -> Tensor:
         found = _backward(_relaxed(root, splits, *leaves), rows, None)
-        return (found.over_box(root.lower, root.upper) - rows.bounds).max(1).values
+        return root.values(found, rows.bounds).max(1).values
 
     choices = [
         Choice(splits.slopes, options.slope_step, lambda s: s.clamp(0, 1)),

@@ -4,6 +4,10 @@
     result = verifier.verify("model.onnx", "property.vnnlib", timeout=90)
     result.verdict, result.witness, result.evidence
 
+    network = verifier.load("model.onnx")
+    radius = verifier.certified_radius(network, image, norm="linf", timeout=60)
+    radius.certified, radius.adversarial, radius.witness
+
 Everything exported here is public; torch and onnxruntime are imported when first needed.
 """
 
@@ -15,17 +19,31 @@ from verifier.errors import InputError, ModelError, OptionError, OutputPathError
 from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
 
 if TYPE_CHECKING:
-    from verifier.api import verify
-    from verifier.model.read import load
+    from verifier.api import load, verify
     from verifier.options import Trust
     from verifier.pipeline import Options
+    from verifier.radius.entry import certified_radius, maximise_loss, robust
+    from verifier.radius.loss import Loss
+    from verifier.radius.record import Moment, Radius
+    from verifier.radius.table import RadiusTable, certified_radii
+    from verifier.reachability import Range, output_range
     from verifier.vnnlib import Spec, read, robustness
 
 __version__ = "0.1.0"
 
 _LAZY = {
     "verify": "verifier.api",
-    "load": "verifier.model.read",
+    "load": "verifier.api",
+    "certified_radius": "verifier.radius.entry",
+    "certified_radii": "verifier.radius.table",
+    "maximise_loss": "verifier.radius.entry",
+    "robust": "verifier.radius.entry",
+    "output_range": "verifier.reachability",
+    "Loss": "verifier.radius.loss",
+    "Moment": "verifier.radius.record",
+    "Radius": "verifier.radius.record",
+    "RadiusTable": "verifier.radius.table",
+    "Range": "verifier.reachability",
     "Options": "verifier.pipeline",
     "Trust": "verifier.options",
     "Spec": "verifier.vnnlib",
@@ -38,10 +56,15 @@ __all__ = [
     "Evidence",
     "EvidenceLevel",
     "InputError",
+    "Loss",
     "ModelError",
+    "Moment",
     "OptionError",
     "Options",
     "OutputPathError",
+    "Radius",
+    "RadiusTable",
+    "Range",
     "Result",
     "Spec",
     "SpecError",
@@ -50,8 +73,13 @@ __all__ = [
     "Verdict",
     "VerifierError",
     "Witness",
+    "certified_radii",
+    "certified_radius",
     "load",
+    "maximise_loss",
+    "output_range",
     "read",
+    "robust",
     "robustness",
     "verify",
 ]

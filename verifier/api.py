@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from verifier.deadline import Deadline
+from verifier.errors import ModelError
 from verifier.model.load_check import check
-from verifier.model.read import Model, load
+from verifier.model.read import Model
+from verifier.model.read import load as load_file
 from verifier.options import check_device, limit_threads, positive_seconds
 from verifier.pipeline import Options, solve
 from verifier.progress import Progress, silent
@@ -14,6 +17,25 @@ from verifier.query import Query
 from verifier.verdict import Result
 from verifier.vnnlib.read import read
 from verifier.vnnlib.spec import Spec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def load(source: str | Path | nn.Module, example: Any = None) -> Model:
+    """A network, loaded once and used for any number of questions.
+
+    source: path of an ONNX file, plain or .gz, or a ``torch.nn.Module`` of ordinary layers; then ``example`` is an
+    input with its batch axis, of which only the shape counts.  Both are compared with onnxruntime on random points.
+    Raises ModelError, one sentence, for everything that can be wrong with either.
+    """
+    if isinstance(source, str | Path):
+        return load_file(source)
+    from verifier.model.torch_export import from_module
+
+    if example is None:
+        raise ModelError("a torch module needs an example input: load(module, torch.zeros(1, 1, 28, 28))")
+    return from_module(source, example)
 
 
 def verify(
@@ -34,7 +56,7 @@ def verify(
     deadline = Deadline.after(positive_seconds(timeout))
     check_device(options.device)
     limit_threads(options.threads)
-    query = prepare(model if isinstance(model, Model) else load(model), spec, options.seed)
+    query = prepare(model if isinstance(model, Model) else load_file(model), spec, options.seed)
     return solve(query, deadline, options, progress)
 
 

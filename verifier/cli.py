@@ -21,6 +21,7 @@ from verifier import __version__
 from verifier.commands.bench import bench
 from verifier.commands.compare import compare
 from verifier.commands.merge import merge
+from verifier.commands.radius import radius
 from verifier.commands.report import report
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
@@ -187,6 +188,9 @@ def export(
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
     typer.echo(output)
+
+
+app.command()(radius)
 
 
 def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:

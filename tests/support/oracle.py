@@ -7,12 +7,13 @@ with the engines but the operators' own matrices.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linprog
+from scipy.optimize import linprog, minimize
 
 from verifier.model.network import Network
 from verifier.model.operators import Input, Relu
@@ -108,6 +109,13 @@ class _Region:
         assert solution.status == 0, solution.message
         return np.clip(solution.x[:n], self.lower, self.upper)
 
+    def nearest(self, constraints: LinearConstraints, output: int, centre: Array, norm: str, weights: Array) -> float:
+        """The least weighted distance from the centre in this region where all rows hold."""
+        matrix, constant = self.values[output]
+        rows = np.vstack([self.rows, constraints.outputs @ matrix])
+        sides = np.append(self.sides, constraints.bounds - constraints.outputs @ constant)
+        return _nearest_in_polytope(rows, sides, self.lower, self.upper, centre, norm, weights)
+
     @property
     def _box(self) -> list[tuple[float, float]]:
         return list(zip(self.lower.tolist(), self.upper.tolist(), strict=True))
@@ -157,3 +165,73 @@ def _patterns(region: _Region, source: int) -> list[_Region]:
 def _margin(network: Network, disjunct: Disjunct, x: Array) -> float:
     y = network.forward(torch.from_numpy(x)[None])[0].numpy()
     return float(disjunct.constraints.margins(x, y).max())
+
+
+def minimum_distance(network: Network, disjunct: Disjunct, centre: Array, norm: str, weights: Array) -> float:
+    """The least weighted distance of a point of the disjunct's box where the disjunct holds; inf where there is none.
+
+    norm: linf, l1, l2, or l0 (every subset of the inputs is tried).  weights: (n_inputs,).
+    """
+    if norm == "l0":
+        return _fewest(network, disjunct, centre, weights)
+    network = network.to(torch.float64)
+    output = len(network.nodes) - 1
+    found = [
+        region.nearest(disjunct.constraints, output, centre, norm, weights)
+        for region in _regions(network, _Region.whole(disjunct))
+    ]
+    return min(found, default=np.inf)
+
+
+def _fewest(network: Network, disjunct: Disjunct, centre: Array, weights: Array) -> float:
+    n = len(centre)
+    best = np.inf
+    for subset in itertools.product((False, True), repeat=n):
+        moves = np.array(subset)
+        cost = float(weights[moves].sum())
+        if cost < best:
+            box = replace(
+                disjunct, lower=np.where(moves, disjunct.lower, centre), upper=np.where(moves, disjunct.upper, centre)
+            )
+            if minimum_margin(network, box)[0] <= 0:
+                best = cost
+    return best
+
+
+def _nearest_in_polytope(
+    rows: Array, sides: Array, lower: Array, upper: Array, centre: Array, norm: str, w: Array
+) -> float:
+    """min norm(w * (x - centre)) over rows @ x <= sides and the box; inf where that is empty."""
+    n = len(centre)
+    box = list(zip(lower.tolist(), upper.tolist(), strict=True))
+    if norm in ("linf", "l1"):
+        # Columns x and t, one t or n of them: w |x - centre| <= t.
+        t = np.ones((n, 1)) if norm == "linf" else np.eye(n)
+        matrix = np.vstack(
+            [
+                np.hstack([rows, np.zeros((len(rows), t.shape[1]))]),
+                np.hstack([np.diag(w), -t]),
+                np.hstack([-np.diag(w), -t]),
+            ]
+        )
+        right = np.concatenate([sides, w * centre, -w * centre])
+        cost = np.append(np.zeros(n), np.ones(t.shape[1]))
+        solution = linprog(cost, A_ub=matrix, b_ub=right, bounds=[*box, *[(0, None)] * t.shape[1]], method="highs-ds")
+        return float(solution.fun) if solution.status == 0 else np.inf
+    feasible = linprog(np.zeros(n), A_ub=rows, b_ub=sides, bounds=box, method="highs-ds")
+    if feasible.status != 0:
+        return np.inf
+    best = np.inf
+    for start in (feasible.x, np.clip(centre, lower, upper)):
+        solution = minimize(
+            lambda x: float(((w * (x - centre)) ** 2).sum()),
+            start,
+            jac=lambda x: 2 * w**2 * (x - centre),
+            bounds=box,
+            constraints=[{"type": "ineq", "fun": lambda x: sides - rows @ x, "jac": lambda x: -rows}],
+            method="SLSQP",
+            options={"ftol": 1e-15, "maxiter": 500},
+        )
+        if np.max(rows @ solution.x - sides, initial=0.0) <= 1e-8:
+            best = min(best, float(np.sqrt(solution.fun)))
+    return best

@@ -1,0 +1,166 @@
+"""Many inputs: the table, its CSV and curves, several processes, Ctrl-C, and ``verify radius``."""
+
+from __future__ import annotations
+
+import csv
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import verifier
+from package_map import ROOT
+from verifier.cli import app
+from verifier.errors import OptionError, OutputPathError
+from verifier.radius.table import COLUMNS
+
+MODEL = ROOT / "benchmarks" / "digits" / "onnx" / "mlp.onnx"
+DATA = ROOT / "benchmarks" / "digits" / "images.npz"
+
+
+@pytest.fixture(scope="module")
+def images():
+    loaded = np.load(DATA)
+    return loaded["images"][:4], loaded["labels"][:4]
+
+
+@pytest.fixture(scope="module")
+def table(images):
+    inputs, labels = images
+    wrong = labels.copy()
+    wrong[1] = (wrong[1] + 1) % 10
+    return verifier.certified_radii(MODEL, inputs, wrong, norm="l0", indices=[10, 11, 12, 13], timeout=30)
+
+
+def test_rows_and_frame(table, images):
+    assert len(table) == 4
+    assert table[0].label == images[1][0]
+    frame = table.frame()
+    assert list(frame.index) == [10, 11, 12, 13]
+    assert list(frame.columns) == [name for name in COLUMNS if name != "index"]
+    assert frame["correct"].tolist() == [True, False, True, True]
+    assert frame.loc[11, "adversarial"] == 0
+    pd.testing.assert_frame_equal(pd.DataFrame(table.records).set_index("index"), frame)
+
+
+def test_csv(table, tmp_path):
+    table.to_csv(tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == [10, 11, 12, 13]
+    assert [float(row["certified"]) for row in rows] == [found.certified for found in table]
+    with pytest.raises(OutputPathError):
+        table.to_csv(tmp_path / "missing" / "out.csv")
+
+
+def test_accuracy_curves(table):
+    distances = np.array([0.0, 0.5, 1.0, 2.0, 50.0])
+    certified, adversarial = table.accuracy(distances)
+    assert certified[0] == adversarial[0] == 0.75  # one is misclassified
+    assert (certified <= adversarial).all()
+    assert (np.diff(certified) <= 0).all()
+    assert (np.diff(adversarial) <= 0).all()
+    right = [found for found in table if found.adversarial > 0]
+    assert certified[2] == sum(found.certified >= 1 for found in right) / 4
+    assert adversarial[2] == sum(found.adversarial > 1 for found in right) / 4
+
+
+def test_processes_give_the_same(images):
+    inputs, labels = images
+    seen = []
+    shared = verifier.certified_radii(
+        MODEL, inputs, labels, norm="l0", timeout=30, jobs=2, each=lambda place, found: seen.append(place)
+    )
+    alone = verifier.certified_radii(MODEL, inputs, labels, norm="l0", timeout=30)
+    assert sorted(seen) == [0, 1, 2, 3]
+    assert [f.certified for f in shared] == [f.certified for f in alone]
+    assert [f.adversarial for f in shared] == [f.adversarial for f in alone]
+
+
+def test_ctrl_c_keeps_what_is_known(images):
+    inputs, labels = images
+
+    def stop(place, found):
+        if place == 1:
+            raise KeyboardInterrupt
+
+    table = verifier.certified_radii(MODEL, inputs, labels, norm="l0", timeout=30, each=stop)
+    assert len(table) == 4
+    assert table[0].closed
+    assert [found.reason for found in table][2:] == ["interrupted", "interrupted"]
+    assert table[3].certified == 0
+    assert table[3].adversarial == math.inf
+
+
+def test_what_does_not_fit_is_refused(images):
+    inputs, labels = images
+    for arguments, words in (
+        ({"labels": labels[:2]}, "2 labels for 4"),
+        ({"indices": [1]}, "1 indices for 4"),
+        ({"jobs": 0}, "at least 1"),
+        ({"norm": "l7"}, "unknown norm"),
+    ):
+        with pytest.raises(OptionError, match=words):
+            verifier.certified_radii(MODEL, inputs, **{"labels": labels, **arguments})
+    with pytest.raises(OptionError, match="must count"):
+        verifier.certified_radii(MODEL, inputs[0])
+    with pytest.raises(OptionError, match="counts the inputs"):
+        verifier.certified_radii(MODEL, inputs[:, :10])
+    module = verifier.load(nn.Linear(64, 10), torch.zeros(1, 64))
+    with pytest.raises(OptionError, match="lies in a file"):
+        verifier.certified_radii(module, inputs, jobs=2)
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["radius", *map(str, arguments)])
+
+
+def test_command(tmp_path):
+    result = run(
+        MODEL, DATA, "--index", "2:4", "--norm", "l2", "--timeout", 30, "--csv", tmp_path / "out.csv",
+        "--plot", tmp_path / "curve.png",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[:4] == ["index", "label", "certified", "adversarial"]
+    rows = [line.split() for line in lines[1:3]]
+    assert [row[0] for row in rows] == ["2", "3"]
+    with (tmp_path / "out.csv").open(newline="") as file:
+        stored = list(csv.DictReader(file))
+    for row, record in zip(rows, stored, strict=True):
+        # Printed digits are rounded to the safe side.
+        assert float(row[2]) <= float(record["certified"]) <= float(row[2]) + 1e-5
+        assert float(row[3]) - 1e-5 <= float(record["adversarial"]) <= float(row[3])
+    assert "2 inputs, 0 misclassified, gap closed on 2" in lines[3]
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--norm", "l5"], "unknown norm"),
+        (["--index", "99"], "there is no input 99"),
+        (["--bounds", "a,b"], "two numbers"),
+        (["--bounds", "0.9,1"], "outside the bounds"),
+        (["--timeout", "0"], "positive"),
+        (["--csv", "/nowhere/out.csv"], "does not exist"),
+        (["--plot", "/nowhere/out.png"], "does not exist"),
+        (["--target", "77"], "0 to 9"),
+    ],
+)
+def test_command_refuses_in_one_sentence(arguments, words):
+    result = run(MODEL, DATA, *(arguments if "--index" in arguments else ["--index", "0", *arguments]))
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.startswith("error: ")
+
+
+def test_command_refuses_an_unknown_ending_of_a_plot(tmp_path):
+    result = run(MODEL, DATA, "--index", "2", "--norm", "l0", "--plot", tmp_path / "curve.docx")
+    assert result.exit_code == 2
+    assert ".png, .pdf or .svg" in result.stderr

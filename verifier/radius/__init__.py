@@ -1,0 +1,1 @@
+"""How far the nearest counterexample is: certified radius and adversarial distance, in four norms."""
