@@ -1,0 +1,122 @@
+"""The exact integer form of a binarised network.
+
+Everything between the input and the last layer is a layer of *gates*, bits that say whether an integer sum reaches a
+threshold:
+
+    gate_j = [ sum_i weights[j, i] * before_i >= thresholds[j] ]
+
+``before`` are the input levels (bounded integers) for the first layer and the bits of the layer before for the others.
+Activations other than 0 and 1 are affine functions of bits and are absorbed into the weights that read them: +-1 is
+``2 b - 1``, a sign that can be 0 is the sum of two bits minus one.  So no floating-point number is left but in the last
+layer, whose outputs are ``weights @ bits + offset`` followed by the chain of elementwise nodes that the model ends with.
+
+The form computes what onnxruntime computes, not what the real numbers say: sums of integers below 2**24 are exact in
+float32, and every threshold was found by asking onnxruntime (see ``steps``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Bits = NDArray[np.bool_]
+
+
+class Elementwise(Protocol):
+    """A monotone function of every entry, computed by onnxruntime."""
+
+    def __call__(self, values: Floats) -> Floats:
+        """(n,) to (n,), both flattened in C order; values are cast to the model's float type first."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Gates:
+    """weights: (gates, before) integers.  thresholds: (gates,)."""
+
+    weights: sp.csr_array
+    thresholds: Integers
+
+    def __len__(self) -> int:
+        return len(self.thresholds)
+
+    def __call__(self, before: NDArray) -> Bits:
+        """Bits (B, gates) for integers or bits (B, before)."""
+        return (self.weights @ before.astype(np.int64).T).T >= self.thresholds
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """``chain(weights @ bits + offset)``.
+
+    weights: (outputs, bits), integers where ``exact``; offset: (outputs,).
+    chain: the elementwise end of the model, None where there is none; a final Softmax is left out (``softmax``).
+    """
+
+    weights: sp.csr_array
+    offset: Floats
+    chain: Elementwise | None
+    exact: bool
+    softmax: bool = False
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def sums(self, bits: NDArray) -> Floats:
+        """(B, outputs), before the chain."""
+        return (self.weights @ bits.astype(np.float64).T).T + self.offset
+
+
+@dataclass(frozen=True, eq=False)
+class RealGates:
+    """A first layer that reads real inputs: bit_j = [weights[j] @ x >= thresholds[j]], in float32 up to ``errors``.
+
+    weights: (gates, n_inputs) float64.  thresholds: (gates,), exact float32 values.
+    """
+
+    weights: sp.csr_array
+    thresholds: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class BinarisedNetwork:
+    """order: (n_inputs,), the first layer's column i reads input ``order[i]``.
+
+    quantiser: inputs to integers, entry by entry, monotone; None where the first layer reads real inputs.
+    first: that layer; None with a quantiser, and then all layers are in ``layers``.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    quantiser: Elementwise | None
+    first: RealGates | None
+    layers: tuple[Gates, ...]
+    outputs: Outputs
+
+    @property
+    def n_inputs(self) -> int:
+        return int(np.prod(self.input_shape))
+
+    @property
+    def n_outputs(self) -> int:
+        return len(self.outputs)
+
+    def hidden(self, levels: NDArray) -> list[Bits]:
+        """The bits of every layer, (B, gates) each, for input levels (B, n_inputs)."""
+        values: list[Bits] = []
+        before: NDArray = levels
+        for layer in self.layers:
+            before = layer(before)
+            values.append(before)
+        return values
+
+    def describe(self) -> str:
+        """``784-512-512-100-10``."""
+        widths = [self.n_inputs, *([self.first.weights.shape[0]] if self.first else []), *map(len, self.layers)]
+        return "-".join(map(str, [*widths, self.n_outputs]))
