@@ -45,6 +45,7 @@ class Chain:
 
     nodes: in order.  source, shape: the tensor they start from.  index: (*result shape), which entry of it every entry
     of the result depends on; no entry twice.  constants: what else the nodes read.
+    uniform: every entry is the same function of its source.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Chain:
             for name, value in constants.items()
             if name in needed
         ]
+        self.uniform = all(np.size(constants[name]) == 1 for node in nodes for name in _operands(node) if name in constants)
         target = nodes[-1].output[0]
         graph = helper.make_graph(
             list(nodes),
@@ -81,6 +83,11 @@ class Chain:
         feed[self._index] = values
         (result,) = self._session.run(None, {self._source: feed.reshape(self._shape)})
         return np.asarray(result).reshape(-1).astype(np.float64)
+
+
+def _operands(node: NodeProto) -> Sequence[str]:
+    """The names of a node's inputs that are numbers it computes with: not shapes or axes."""
+    return node.input[:1] if node.op_type in MOVEMENT else node.input
 
 
 def exact_offsets(nodes: Sequence[NodeProto], constants: dict[str, AnyArray]) -> bool:

@@ -33,6 +33,8 @@ class Quantiser:
 
     def __init__(self, chain: Chain, index: Integers) -> None:
         self._chain, self._index = chain, index.reshape(-1)
+        self.size = len(self._index)
+        self.uniform = chain.uniform
 
     def __call__(self, values: Floats) -> Floats:
         """(n_inputs,) to (n_inputs,)."""
@@ -42,9 +44,8 @@ class Quantiser:
 
     def largest(self) -> float:
         """The largest absolute level that images in [0, 1] have, or those in [0, 255] where that is no more than 1."""
-        size = len(self._index)
-        found = max(np.abs(self(np.full(size, value))).max() for value in (0.0, 1.0))
-        return float(found) if found > 1 else float(np.abs(self(np.full(size, 255.0))).max())
+        found = max(np.abs(self(np.full(self.size, value))).max() for value in (0.0, 1.0))
+        return float(found) if found > 1 else float(np.abs(self(np.full(self.size, 255.0))).max())
 
 
 class UnrecognisedError(Exception):

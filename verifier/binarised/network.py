@@ -28,6 +28,15 @@ Floats = NDArray[np.float64]
 Bits = NDArray[np.bool_]
 
 
+class Quantising(Protocol):
+    """Inputs to integers, monotone in every entry; ``uniform``: the same function of all ``size`` of them."""
+
+    uniform: bool
+    size: int
+
+    def __call__(self, values: Floats) -> Floats: ...
+
+
 class Elementwise(Protocol):
     """A monotone function of every entry, computed by onnxruntime."""
 
@@ -72,6 +81,15 @@ class Outputs:
         """(B, outputs), before the chain."""
         return (self.weights @ bits.astype(np.float64).T).T + self.offset
 
+    def values(self, bits: Bits) -> Floats:
+        """(outputs,) for bits (bits,), Softmax included."""
+        sums = self.sums(bits[None])[0]
+        values = sums if self.chain is None else self.chain(sums)
+        if not self.softmax:
+            return values
+        powers = np.exp(values - values.max())
+        return np.asarray(powers / powers.sum())
+
 
 @dataclass(frozen=True, eq=False)
 class RealGates:
@@ -86,15 +104,15 @@ class RealGates:
 
 @dataclass(frozen=True, eq=False)
 class BinarisedNetwork:
-    """order: (n_inputs,), the first layer's column i reads input ``order[i]``.
-
-    quantiser: inputs to integers, entry by entry, monotone; None where the first layer reads real inputs.
+    """quantiser: inputs to integers, entry by entry, monotone; None where the first layer reads real inputs.
+    largest: absolute value of an input level up to which the form was shown to be exact.
     first: that layer; None with a quantiser, and then all layers are in ``layers``.
     """
 
     name: str
     input_shape: tuple[int, ...]
-    quantiser: Elementwise | None
+    largest: float
+    quantiser: Quantising | None
     first: RealGates | None
     layers: tuple[Gates, ...]
     outputs: Outputs

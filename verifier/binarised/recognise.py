@@ -19,8 +19,9 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
-from verifier.binarised.chain import MOVEMENT, Chain, monotone
+from verifier.binarised.chain import MOVEMENT, Chain, exact_offsets, monotone
 from verifier.binarised.closing import (
+    EXACT_LIMIT,
     Base,
     Closed,
     Inputs,
@@ -87,6 +88,7 @@ class _Walk:
         self._first: RealGates | None = None
         self._quantiser: Quantiser | None = None
         self._largest = 1.0
+        self._limit = float(EXACT_LIMIT)
         self._closed: dict[str, Closed] = {}
         self._softmax = ""
 
@@ -148,7 +150,7 @@ class _Walk:
         exact = bool(np.all(weights.data == np.rint(weights.data)) and np.all(offset == np.rint(offset)))
         outputs = Outputs(sp.csr_array(weights), offset, chain, exact, bool(self._softmax))
         return BinarisedNetwork(
-            name, self._source.shape, self._quantiser, self._first, tuple(self._layers), outputs
+            name, self._source.shape, self._limit, self._quantiser, self._first, tuple(self._layers), outputs
         )
 
     def _find(self, name: str) -> Value:
@@ -196,6 +198,10 @@ class _Walk:
             if not x.nodes:
                 raise UnrecognisedError("two linear layers follow each other without a step between them")
             closed, gates = closed_sums(x.base, x.index, x.nodes, self._chain(x), self._constants, self._largest)
+            if x.base.levels and not isinstance(gates, RealGates):
+                exact = x.base.exact and exact_offsets(x.nodes, self._constants)
+                widest = float(abs(gates.weights).sum(axis=1).max())
+                self._limit = EXACT_LIMIT / widest if exact else self._largest
             if isinstance(gates, RealGates):
                 self._first = gates
             else:
