@@ -1,0 +1,287 @@
+"""The order of the stages for binarised networks: this page is the data flow of one query, in code.
+
+    attack      descents on integer levels, all disjuncts at once; onnxruntime confirms what they find
+    presolve    exact interval reasoning closes disjuncts and makes the program small
+    patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
+    engines     CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
+
+A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
+still open.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.binarised.falsify import Falsifier, FalsifyOptions
+from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
+from verifier.binarised.presolve import Reduced, presolve
+from verifier.binarised.query import Box, Query
+from verifier.deadline import Deadline
+from verifier.errors import SoundnessError
+from verifier.options import Trust
+from verifier.progress import Event, Progress, silent
+from verifier.solve.gate_engines import ENGINES, GateAnswer, Run, gate_engine
+from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
+
+Integers = NDArray[np.int64]
+
+AUTO = ("cp-sat", "highs")
+"""The engines of ``auto``, in the order in which they are started."""
+CLIMB_SECONDS = 0.3
+"""Of local search before the exact engines start."""
+TURN, PAUSE = 0.15, 1.0
+"""Seconds of attack, and of rest between, while an engine runs on the same core."""
+GRACE = 0.2
+"""Seconds kept back for ending processes and reporting."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """engine: "auto", "patterns", or the name of one in ``verifier.solve.gate_engines``: the only exact one used.
+
+    threads: engines that may run side by side.  seed: makes a run repeatable up to the time that engines take.
+    """
+
+    engine: str = "auto"
+    threads: int = 1
+    seed: int = 0
+    trust: Trust = Trust.SOLVER
+    falsify: FalsifyOptions = field(default_factory=FalsifyOptions)
+    patterns: PatternOptions = field(default_factory=PatternOptions)
+
+    def __post_init__(self) -> None:
+        if self.engine not in ("auto", "patterns"):
+            gate_engine(self.engine)
+
+
+@dataclass(eq=False)
+class State:
+    """What is known so far; one entry of ``bounds`` per disjunct of the property."""
+
+    query: Query
+    deadline: Deadline
+    options: Options
+    progress: Progress
+    bounds: list[DisjunctBounds]
+    witness: Witness | None = None
+    stages: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def open(self) -> list[int]:
+        return [i for i, bound in enumerate(self.bounds) if bound.level is None]
+
+    @property
+    def decided(self) -> bool:
+        return self.witness is not None or not self.open
+
+    def close(self, positions: tuple[int, ...], method: str, level: EvidenceLevel) -> None:
+        for position in positions:
+            if self.bounds[position].level is None:
+                self.bounds[position] = replace(self.bounds[position], closed_by=method, level=level)
+
+    def timed(self, stage: str, action: Callable[[], None]) -> None:
+        begun = time.monotonic()
+        self.progress(Event(stage, open=len(self.open), unit="disjuncts"))
+        try:
+            action()
+        finally:
+            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - begun
+
+
+def solve(query: Query, deadline: Deadline, options: Options | None = None, progress: Progress = silent) -> Result:
+    """Decide the query within the deadline.  Ctrl-C ends the run with what is known so far.
+
+    Raises SoundnessError when two of our own results contradict each other.
+    """
+    options = options or Options()
+    state = State(query, deadline.within(max(0.0, deadline.remaining - GRACE)), options, progress, [])
+    state.bounds = [DisjunctBounds() for _ in query.spec.disjuncts]
+    started = time.monotonic()
+    try:
+        works = [BoxWork(state, box) for box in query.boxes]
+        for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb, BoxWork.patterns, BoxWork.engines):
+            for number, work in enumerate(works):
+                if state.witness is None and work.open and not state.deadline.expired:
+                    share = state.deadline.share(1 / (len(works) - number))
+                    state.timed(stage.__name__, lambda w=work, s=stage, d=share: s(w, d))  # type: ignore[misc]
+    except KeyboardInterrupt:
+        state.interrupted = True
+    return _result(state, time.monotonic() - started)
+
+
+class BoxWork:
+    """One box on its way through the stages."""
+
+    def __init__(self, state: State, box: Box) -> None:
+        self._state, self._box = state, box
+        seeded = replace(state.options.falsify, seed=state.options.seed)
+        self._falsifier = Falsifier(box, self._judge, seeded)
+        self._reduced: Reduced | None = None
+
+    @property
+    def open(self) -> list[int]:
+        """Positions of the box's open goals."""
+        return [i for i, p in enumerate(self._box.positions) if self._state.bounds[p].level is None]
+
+    def attack(self, deadline: Deadline) -> None:
+        """One wave of descents."""
+        self._falsifier.descend(np.array(self.open), deadline)
+        self._learn()
+
+    def presolve(self, deadline: Deadline) -> None:
+        """Close what intervals close; the rest becomes a program."""
+        del deadline
+        reduced = presolve(self._box, tuple(self.open))
+        for goal in self.open:
+            # The slack of a comparison is the negative of the margin, rounded down.
+            if self._box.goals[goal].exact:
+                position = self._box.positions[goal]
+                lower = -float(reduced.bounds[goal]) - 1
+                self._state.bounds[position] = replace(self._state.bounds[position], lower=lower)
+        closed = set(self.open) - set(reduced.goals)
+        self._close(closed, "integer intervals", EvidenceLevel.RIGOROUS)
+        self._reduced = reduced
+        if reduced.program is not None:
+            self._state.counts["levels"] = len(reduced.program.counts)
+            self._state.counts["open gates"] = sum(len(layer) for layer in reduced.program.layers)
+
+    def climb(self, deadline: Deadline) -> None:
+        """Local search from the best points."""
+        end = deadline.within(min(CLIMB_SECONDS, 0.05 * deadline.remaining))
+        self._climb_until(end)
+
+    def patterns(self, deadline: Deadline) -> None:
+        """Enumerate the sign patterns of a small first layer."""
+        reduced = self._reduced
+        if self._state.options.engine not in ("auto", "patterns") or reduced is None or reduced.program is None:
+            return
+        options = self._state.options.patterns
+        if not few_enough(reduced.program, options):
+            return
+        # In a portfolio the others get their chance.
+        end = deadline.share(0.5) if self._state.options.engine == "auto" else deadline
+        self._conclude(search_patterns(reduced.program, end, options, self._state.progress), "sign patterns", EvidenceLevel.RIGOROUS)
+
+    def engines(self, deadline: Deadline) -> None:
+        """The exact engines in processes of their own, in turns with the attack."""
+        reduced, options = self._reduced, self._state.options
+        if options.engine == "patterns" or reduced is None or reduced.program is None:
+            return
+        names = AUTO if options.engine == "auto" else (options.engine,)
+        waiting = [name for name in names if ENGINES[name].available]
+        if len(waiting) < len(names):
+            missing = [name for name in names if not ENGINES[name].available]
+            self._state.notes.append(
+                f"{', '.join(missing)} not installed, install with: pip install 'nn-verifier[bnn]'"
+            )
+        hint = None
+        runs: list[Run] = []
+        try:
+            while not deadline.expired and self._state.witness is None and (runs or waiting):
+                while waiting and len(runs) < options.threads:
+                    name = waiting.pop(0)
+                    runs.append(Run(ENGINES[name], reduced.program, deadline.remaining, hint, options.seed))
+                for run in list(runs):
+                    answer = run.poll(min(PAUSE / len(runs), deadline.remaining))
+                    if answer is None:
+                        continue
+                    run.end()
+                    runs.remove(run)
+                    if answer.sat is None and not deadline.expired:
+                        self._state.notes.append(f"{run.engine.name} gave up: {answer.detail}")
+                    if self._conclude(answer, run.engine.name, EvidenceLevel.SOLVER):
+                        return
+                if runs and not deadline.expired:
+                    self._climb_until(deadline.within(TURN))
+                    self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
+        finally:
+            for run in runs:
+                run.end()
+
+    def _conclude(self, answer: GateAnswer, method: str, level: EvidenceLevel) -> bool:
+        """Whether the box is decided by an engine's answer."""
+        reduced = self._reduced
+        assert reduced is not None
+        if answer.sat is False:
+            self._close(reduced.goals, method, level)
+            return True
+        if answer.sat:
+            assert answer.levels is not None
+            k = reduced.point(answer.levels, self._box.levels.count)
+            if self._judge(k):
+                return True
+            goals = [self._box.goals[goal] for goal in reduced.goals]
+            if all(goal.exact for goal in goals):
+                raise SoundnessError(
+                    f"{method} found levels that break the property in integers, but onnxruntime does not confirm them"
+                )
+            self._state.notes.append(f"{method} found a point that only rounding separates from a counterexample")
+        return False
+
+    def _climb_until(self, deadline: Deadline) -> None:
+        falsifier = self._falsifier
+        while not deadline.expired and self._state.witness is None:
+            goals = np.array(self.open)
+            for goal in goals[np.argsort(-falsifier.best[goals])][:3]:
+                falsifier.climb(int(goal), deadline)
+                if self._state.witness is not None or deadline.expired:
+                    break
+            else:
+                falsifier.descend(goals, deadline)
+        self._learn()
+
+    def _learn(self) -> None:
+        """The best slacks seen are upper bounds on the margins."""
+        self._state.counts["points tried"] = self._falsifier.evaluations
+        for goal, position in enumerate(self._box.positions):
+            if self._box.goals[goal].exact:
+                upper = -float(self._falsifier.best[goal])
+                bound = self._state.bounds[position]
+                self._state.bounds[position] = replace(bound, upper=min(bound.upper, upper))
+
+    def _judge(self, k: Integers) -> bool:
+        witness = self._state.query.judge(self._box.levels.point(k))
+        if witness is None:
+            return False
+        closed = self._state.bounds[witness.disjunct]
+        if closed.level is not None:
+            raise SoundnessError(
+                f"disjunct {witness.disjunct} was closed by {closed.closed_by} "
+                "but onnxruntime confirms a counterexample to it"
+            )
+        self._state.witness = witness
+        return True
+
+    def _close(self, goals: object, method: str, level: EvidenceLevel) -> None:
+        self._state.close(tuple(self._box.positions[goal] for goal in goals), method, level)  # type: ignore[attr-defined]
+
+
+def _result(state: State, seconds: float) -> Result:
+    bounds = tuple(state.bounds)
+    statistics = Statistics(seconds, state.stages, state.counts)
+    if state.witness is not None:
+        return Result(Verdict.SAT, state.witness, None, bounds, statistics)
+    if not state.open:
+        levels = {bound.level for bound in bounds}
+        order = (EvidenceLevel.SOLVER, EvidenceLevel.PROOF, EvidenceLevel.RIGOROUS)
+        weakest = next((level for level in order if level in levels), EvidenceLevel.RIGOROUS)
+        methods = tuple(sorted({bound.closed_by for bound in bounds})) or ("the property contradicts itself",)
+        if weakest is EvidenceLevel.SOLVER and state.options.trust is Trust.RIGOROUS:
+            message = "unsat by the word of a solver only, which --trust rigorous does not accept"
+            return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
+        return Result(Verdict.UNSAT, None, Evidence(weakest, methods), bounds, statistics)
+    still = "; ".join([f"{len(state.open)} of {len(bounds)} disjuncts remain open", *dict.fromkeys(state.notes)])
+    if state.interrupted:
+        return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"interrupted; {still}")
+    if state.deadline.expired:
+        return Result(Verdict.TIMEOUT, None, None, bounds, statistics, still)
+    return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"every engine gave up before the time was over; {still}")

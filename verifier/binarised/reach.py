@@ -1,0 +1,140 @@
+"""Which sign patterns of the first layer can be reached: linear programs, answered in integer arithmetic.
+
+A (partial) pattern asks some gates to be 1, ``w_j k >= t_j``, and some to be 0, ``-w_j k >= 1 - t_j``, over
+``0 <= k <= counts``.  The linear program
+
+    maximise d <= 0    subject to    s_j w_j k - d >= r_j   for the gates asked about
+
+is feasible whatever is asked; its optimum is negative exactly when the pattern is out of reach of real levels.  The
+dual multipliers then name a *conflict*: a combination of some of the rows that no levels satisfy.  They are
+rounded to integers and the combination is checked in integers (Farkas' lemma), so a conflict is a proof, whatever
+HiGHS's tolerances; one that fails the check is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.encodings.sat.program import Rows
+
+Integers = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+GRAIN = 2**16
+"""Multipliers are rounded to integers of about this size."""
+OUT_OF_REACH = -1e-7
+INFINITE = highspy.kHighsInf
+
+
+@dataclass(frozen=True, eq=False)
+class Conflict:
+    """Gates ``gates`` cannot have the values ``bits`` together: ``multipliers``, positive integers, combine their rows."""
+
+    gates: Integers
+    bits: NDArray[np.bool_]
+    multipliers: Integers
+
+
+def refutes(rows: Rows, counts: Integers, conflict: Conflict) -> bool:
+    """Whether the combination of rows has no solution within the counts; exact."""
+    signs = np.where(conflict.bits, 1, -1)
+    factors = conflict.multipliers * signs
+    if np.any(conflict.multipliers < 0):
+        return False
+    combined = rows.weights[conflict.gates].T @ factors
+    thresholds = rows.thresholds[conflict.gates]
+    needed = int(conflict.multipliers @ np.where(conflict.bits, thresholds, 1 - thresholds))
+    return int(np.maximum(combined, 0) @ counts) < needed
+
+
+class Reach:
+    """Answers for one first layer.  ``programs`` counts the linear programs solved."""
+
+    def __init__(self, rows: Rows, counts: Integers) -> None:
+        self._rows, self._counts = rows, counts
+        self._gates = len(rows)
+        self._active: dict[int, bool] = {}
+        self.programs = 0
+        self._highs = self._load()
+
+    def ask(self, pattern: Mapping[int, bool]) -> Conflict | Floats:
+        """A conflict within the pattern, or real levels (levels,) that satisfy it up to HiGHS's tolerance."""
+        self.programs += 1
+        self._set(pattern)
+        highs = self._highs
+        highs.run()
+        if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            highs.clearSolver()
+            highs.run()
+        solution = highs.getSolution()
+        levels = np.array(solution.col_value[:-1])
+        if solution.col_value[-1] > OUT_OF_REACH:
+            return levels
+        duals = np.abs(np.array(solution.row_dual))
+        gates = np.array(sorted(pattern), np.int64)
+        bits = np.array([pattern[int(g)] for g in gates], bool)
+        multipliers = np.rint(duals[gates + np.where(bits, 0, self._gates)] * GRAIN).astype(np.int64)
+        used = multipliers > 0
+        conflict = Conflict(gates[used], bits[used], multipliers[used])
+        if refutes(self._rows, self._counts, conflict):
+            return self._smaller(conflict)
+        return levels
+
+    def _smaller(self, conflict: Conflict) -> Conflict:
+        """Rows with the smallest multipliers left out where the rest still refutes."""
+        order = np.argsort(conflict.multipliers)
+        for place in order[: len(order) // 2].tolist():
+            keep = np.arange(len(conflict.gates)) != place
+            tried = Conflict(conflict.gates, conflict.bits, np.where(keep, conflict.multipliers, 0))
+            if refutes(self._rows, self._counts, tried):
+                conflict = tried
+            else:
+                break
+        keep = conflict.multipliers > 0
+        return Conflict(conflict.gates[keep], conflict.bits[keep], conflict.multipliers[keep])
+
+    def _set(self, pattern: Mapping[int, bool]) -> None:
+        """Activate the pattern's rows and no others."""
+        for gate, bit in self._active.items():
+            if pattern.get(gate) is not bit:
+                self._bounds(gate, bit, active=False)
+        for gate, bit in pattern.items():
+            if self._active.get(gate) is not bit:
+                self._bounds(gate, bit, active=True)
+        self._active = dict(pattern)
+
+    def _bounds(self, gate: int, bit: bool, active: bool) -> None:
+        threshold = float(self._rows.thresholds[gate])
+        if bit:
+            self._highs.changeRowBounds(gate, threshold if active else -INFINITE, INFINITE)
+        else:
+            self._highs.changeRowBounds(gate + self._gates, -INFINITE, threshold - 1 if active else INFINITE)
+
+    def _load(self) -> highspy.Highs:
+        """Two rows per gate, ``w k - d >= t`` and ``w k + d <= t - 1``, all without bounds at first."""
+        import scipy.sparse as sp
+
+        weights = self._rows.weights.astype(np.float64)
+        slack = np.concatenate([-np.ones(self._gates), np.ones(self._gates)])
+        matrix = sp.csr_array(sp.hstack([sp.vstack([weights, weights]), slack[:, None]]))
+        width = len(self._counts) + 1
+        highs = highspy.Highs()
+        highs.setOptionValue("output_flag", False)
+        highs.setOptionValue("presolve", "off")
+        highs.setOptionValue("threads", 1)
+        cost = np.zeros(width)
+        cost[-1] = 1.0
+        lower = np.append(np.zeros(width - 1), -float(np.abs(weights).sum() * self._counts.max() + 1e6))
+        upper = np.append(self._counts.astype(np.float64), 0.0)
+        free = np.full(2 * self._gates, INFINITE)
+        highs.passModel(
+            width, 2 * self._gates, matrix.nnz, int(highspy.MatrixFormat.kRowwise), int(highspy.ObjSense.kMaximize), 0.0,
+            cost, lower, upper, -free, free,
+            matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data, np.zeros(width, np.int32),
+        )  # fmt: skip
+        return highs
