@@ -10,6 +10,7 @@ import contextlib
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,7 +22,7 @@ from verifier import __version__
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
-from verifier.verdict import Result, Statistics, Verdict
+from verifier.verdict import Result, Statistics, Verdict, Witness
 
 if TYPE_CHECKING:
     from verifier.pipeline import Options
@@ -96,6 +97,9 @@ def check(
     result_file: Annotated[Path | None, typer.Option(help="Write the VNN-COMP result file.")] = None,
     save_counterexample: Annotated[Path | None, typer.Option(help="Write the counterexample in VNN-LIB form.")] = None,
     image: Annotated[Path | None, typer.Option(help="Write a PNG: original, counterexample, difference.")] = None,
+    engine: Annotated[
+        str, typer.Option(help="Exact engine for binarised networks: auto, patterns, cp-sat, highs, cadical, glucose.")
+    ] = "auto",
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Write a line per stage and second to stderr.")
     ] = False,
@@ -107,7 +111,7 @@ def check(
     outputs = Outputs(json, result_file, save_counterexample, image)
     try:
         outputs.check()
-        code = _check(model, spec, timeout, device, threads, seed, trust, outputs, verbose)
+        code = _check(model, spec, timeout, device, threads, seed, trust, outputs, engine, verbose)
     except InputError as error:
         _report_error(error, outputs)
         raise typer.Exit(2) from None
@@ -123,6 +127,7 @@ def _check(
     seed: int,
     trust: str,
     outputs: Outputs,
+    engine: str,
     verbose: bool,
 ) -> int:
     from verifier.options import check_device, limit_threads, parse_trust, positive_seconds
@@ -142,13 +147,25 @@ def _check(
         sys.stdout.flush()
 
     with Watchdog(deadline, overrun), LiveLine(deadline, verbose) as line:
+        from verifier.binarised.read import load_binarised
+
+        binarised, reason = load_binarised(model)
+        if binarised is not None:
+            from verifier.commands.binarised import check_binarised
+
+            result, draw = check_binarised(binarised, spec, deadline, engine, threads, seed, level, line)
+            context |= {"model_sha256": binarised.sha256}
+            _publish(result, draw, outputs, context)
+            return 130 if result.message.startswith("interrupted") else 0
+        if engine != "auto":
+            raise OptionError(f"--engine is for binarised networks; {model} is none" + (reason and f" ({reason})"))
         from verifier.api import prepare
         from verifier.model.read import load
         from verifier.pipeline import Options, solve
 
         options = Options(device=device, threads=threads, seed=seed, trust=level)
         limit_threads(threads)
-        loaded = load(model)
+        loaded = load(model, hint=reason)
         query = prepare(loaded, spec, seed)
         context |= {
             "model_sha256": loaded.sha256,
@@ -156,7 +173,7 @@ def _check(
             "versions": _versions(),
         }
         result = solve(query, deadline, options, line)
-    _publish(result, query, outputs, context)
+    _publish(result, lambda path, witness: _draw(path, query, witness), outputs, context)
     return 130 if result.message.startswith("interrupted") else 0
 
 
@@ -204,7 +221,15 @@ def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:
     (pulp_twin.write_lp if output.suffix == ".lp" else pulp_twin.write_mps)(problem, output)
 
 
-def _publish(result: Result, query: Query | None, outputs: Outputs, context: dict[str, Any]) -> None:
+def _draw(path: Path, query: Query, witness: Witness) -> None:
+    from verifier.report.witness_picture import save_picture
+
+    save_picture(path, query, witness)
+
+
+def _publish(
+    result: Result, draw: Callable[[Path, Witness], None] | None, outputs: Outputs, context: dict[str, Any]
+) -> None:
     """Print the answer and write every file that was asked for."""
     from verifier.report.text import as_json, summary
     from verifier.vnnlib.counterexample import counterexample_text, result_text
@@ -216,15 +241,13 @@ def _publish(result: Result, query: Query | None, outputs: Outputs, context: dic
     if outputs.result is not None:
         points = (None, None) if witness is None else (witness.x, witness.y)
         write_whole(outputs.result, result_text(str(result.verdict), *points))
-    if witness is None or query is None:
+    if witness is None or draw is None:
         return
     if outputs.counterexample is not None:
         write_whole(outputs.counterexample, counterexample_text(witness.x, witness.y))
         typer.echo(f"  counterexample: {outputs.counterexample}")
     if outputs.image is not None:
-        from verifier.report.witness_picture import save_picture
-
-        save_picture(outputs.image, query, witness)
+        draw(outputs.image, witness)
         typer.echo(f"  picture: {outputs.image}")
 
 

@@ -56,9 +56,7 @@ def gate_milp(program: Program) -> MilpModel:
     )
 
 
-def _placed(
-    weights: sp.csr_array, start: int, diagonal: np.ndarray | None, first: int, total: int
-) -> sp.csr_array:
+def _placed(weights: sp.csr_array, start: int, diagonal: np.ndarray | None, first: int, total: int) -> sp.csr_array:
     """Rows over all columns: weights from column ``start`` on, a diagonal from column ``first`` on."""
     count, width = weights.shape
     parts = [sp.csr_array((count, start)), weights]
@@ -66,5 +64,9 @@ def _placed(
         parts.append(sp.csr_array((count, total - start - width)))
     else:
         gap = first - start - width
-        parts += [sp.csr_array((count, gap)), sp.diags_array(diagonal), sp.csr_array((count, total - first - count))]
+        parts += [
+            sp.csr_array((count, gap)),
+            sp.csr_array(sp.diags_array(diagonal)),
+            sp.csr_array((count, total - first - count)),
+        ]
     return sp.csr_array(sp.hstack(parts))

@@ -30,7 +30,7 @@ class Rows:
 
     def __call__(self, before: NDArray) -> NDArray[np.bool_]:
         """(B, rows) for (B, before)."""
-        return (self.weights @ np.asarray(before).astype(np.int64).T).T >= self.thresholds
+        return self.thresholds <= (self.weights @ np.asarray(before).astype(np.int64).T).T
 
     def row(self, index: int) -> tuple[Integers, Integers, int]:
         """Columns, weights and threshold of one row."""

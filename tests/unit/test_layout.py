@@ -32,8 +32,9 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("verifier.falsify", "verifier.encodings"),
     ("verifier.solve",),
     ("verifier.search",),
-    ("verifier.pipeline", "verifier.report"),
+    ("verifier.pipeline", "verifier.binarised", "verifier.report"),
     ("verifier.api",),
+    ("verifier.commands",),
     ("verifier.benchmarks", "verifier.cli"),
     ("verifier",),
 )

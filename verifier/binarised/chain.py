@@ -1,7 +1,7 @@
 """Chains of elementwise nodes between one linear layer and the next, evaluated by onnxruntime.
 
-A chain may also move values (Reshape, Transpose, ...).  All its elementwise operators are monotone in the one value that
-is not constant, so the whole is a monotone function of every entry; see ``steps``.
+A chain may also move values (Reshape, Transpose, ...).  All its elementwise operators are monotone in the one value
+that is not constant, so the whole is a monotone function of every entry; see ``steps``.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Chain:
             for name, value in constants.items()
             if name in needed
         ]
-        self.uniform = all(np.size(constants[name]) == 1 for node in nodes for name in _operands(node) if name in constants)
+        self.uniform = all(
+            np.size(constants[name]) == 1 for node in nodes for name in _operands(node) if name in constants
+        )
         target = nodes[-1].output[0]
         graph = helper.make_graph(
             list(nodes),

@@ -1,7 +1,8 @@
 """A tensor between two linear layers as bits: the thresholds of its chain, and how its values are made of the bits.
 
 An activation that takes the values v_0 < v_1 < ... at the thresholds t_1 < t_2 < ... of an integer sum z is
-``v_0 + sum_k (v_k - v_(k-1)) [z >= t_k]``.  Where it falls, the gate asks for ``-z >= 1 - t`` instead, so that every bit adds.
+``v_0 + sum_k (v_k - v_(k-1)) [z >= t_k]``.  Where it falls, the gate asks for ``-z >= 1 - t`` instead, so that every
+bit adds.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def closed_sums(
         return _closed_real(base, index, weights, chain)
     if np.any(weights.data != np.rint(weights.data)) or np.any(offset != np.rint(offset)):
         raise UnrecognisedError("a layer before a step has weights that are no integers")
-    widths = abs(weights).sum(axis=1)
+    widths = np.asarray(abs(weights).sum(axis=1)).reshape(-1).astype(np.float64)
     if base.levels:
         low, high = np.full(len(flat), -EXACT_LIMIT), np.full(len(flat), EXACT_LIMIT)
     else:
@@ -152,11 +153,11 @@ def _check_rounding(
 
     sizes: (n,), bounds on the sums of absolute values.
     """
-    slack = np.minimum(np.diff(weights.indptr) * UNIT * (sizes + 1), 0.49)
+    slack: Floats = np.minimum(np.diff(weights.indptr) * UNIT * (sizes + 1), 0.49)
     before = first
     for place, value in zip(places, values, strict=True):
         there = place <= high
-        above, below = chain(place - slack), chain(place - 1 + slack)
+        above, below = chain((place - slack).astype(np.float64)), chain((place - 1 + slack).astype(np.float64))
         if np.any(there & ((above != value) | (below != before))):
             raise UnrecognisedError("rounding decides a threshold: a sum comes too close to it")
         before = value
@@ -243,7 +244,8 @@ def _closed_real(base: Sums, index: Integers, weights: sp.csr_array, chain: Chai
 
 
 def any_of(closed: Closed, groups: Integers, name: str, shape: tuple[int, ...]) -> tuple[Closed, Gates]:
-    """MaxPool: for every group of entries, (groups, size) with -1 for none, whether one of them is at its high value."""
+    """MaxPool: for every group of entries, (groups, size) with -1 for none, whether one of them is at its high
+    value."""
     counts = np.diff(closed.weights.indptr)
     if closed.levels or np.any(counts != 1) or len(set(closed.offset)) != 1 or len(set(closed.weights.data)) != 1:
         raise UnrecognisedError("MaxPool over activations that do not all have the same two values")

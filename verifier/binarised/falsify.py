@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from verifier.binarised.query import Box
@@ -22,6 +23,7 @@ from verifier.deadline import Deadline
 
 Integers = NDArray[np.int64]
 Singles = NDArray[np.float32]
+Matrix = Singles | sp.csr_array
 Judge = Callable[[Integers], bool]
 
 DENSE_LIMIT = 2**25
@@ -156,13 +158,14 @@ class Falsifier:
         for weights, distance in zip(reversed(self._weights), reversed(distances), strict=True):
             width = 0.5 * np.abs(distance).mean(axis=1, keepdims=True) + 1
             scaled = distance / width
-            gradient = _product(gradient / (1 + scaled * scaled), weights.T)
+            gradient = _transposed(gradient / (1 + scaled * scaled), weights)
         return gradient
 
     def _hits(self, k: Singles, slack: Singles) -> Integers | None:
         """An accepted counterexample among k (B, free); the best points are remembered."""
         worst = np.full((len(k), self._goals), np.inf, np.float32)
-        np.minimum.at(worst, (slice(None), self._goal_of_row), slack)
+        for row, goal in enumerate(self._goal_of_row.tolist()):
+            worst[:, goal] = np.minimum(worst[:, goal], slack[:, row])
         at = worst.argmax(axis=0)
         best = worst[at, np.arange(self._goals)]
         better = best > self.best
@@ -179,16 +182,23 @@ class Falsifier:
         return None
 
 
-def _matrix(weights: object) -> object:
+def _matrix(weights: sp.csr_array) -> Matrix:
     """Dense float32 where it is small, else sparse."""
-    rows, columns = weights.shape  # type: ignore[attr-defined]
+    rows, columns = weights.shape
     if rows * columns <= DENSE_LIMIT:
-        return weights.toarray().astype(np.float32)  # type: ignore[attr-defined]
-    return weights.astype(np.float32)  # type: ignore[attr-defined]
+        return weights.toarray().astype(np.float32)
+    return sp.csr_array(weights.astype(np.float32))
 
 
-def _product(x: Singles, weights: object) -> Singles:
+def _product(x: Singles, weights: Matrix) -> Singles:
     """``x @ weights.T``."""
     if isinstance(weights, np.ndarray):
         return x @ weights.T
-    return np.ascontiguousarray((weights @ x.T).T)  # type: ignore[operator]
+    return np.ascontiguousarray((weights @ x.T).T)
+
+
+def _transposed(x: Singles, weights: Matrix) -> Singles:
+    """``x @ weights``."""
+    if isinstance(weights, np.ndarray):
+        return x @ weights
+    return np.ascontiguousarray((weights.T @ x.T).T)

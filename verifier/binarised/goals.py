@@ -186,14 +186,15 @@ def _check_softmax(spec: Spec) -> None:
     compares a class with all others has the same answer with and without Softmax.
     """
     for disjunct in spec.disjuncts:
-        rows = disjunct.constraints.outputs
-        if len(rows) != 1:
+        if len(disjunct.constraints) != 1:
             raise SpecError(
                 "behind a Softmax only properties that compare one class with every other are decided; "
                 "remove the Softmax from the model and state the property about the scores",
                 spec.source or None,
             )
-    pairs = {(int(np.argmax(d.constraints.outputs[0])), int(np.argmin(d.constraints.outputs[0]))) for d in spec.disjuncts}
+    pairs = {
+        (int(np.argmax(d.constraints.outputs[0])), int(np.argmin(d.constraints.outputs[0]))) for d in spec.disjuncts
+    }
     for less, _ in pairs:
         if {more for found, more in pairs if found == less} != set(range(spec.n_outputs)) - {less}:
             raise SpecError(

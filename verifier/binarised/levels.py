@@ -1,8 +1,8 @@
 """The input levels of a box: which integers the quantiser gives there, and a float32 input for each of them.
 
 Within the box, input i takes the levels ``base[i] + gain[i] * k`` with ``0 <= k <= count[i]``; all engines work on k.
-The places where the quantiser jumps are float32 numbers found by bisection on the model's own first nodes, so a pixel at
-a level's boundary has the level that onnxruntime gives it.
+The places where the quantiser jumps are float32 numbers found by bisection on the model's own first nodes, so a pixel
+at a level's boundary has the level that onnxruntime gives it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ class Levels:
     """base, gain, count: (n_inputs,) integers.
 
     starts: per k = 0, 1, ... the ordinals (n_inputs,) of the smallest float32 in the box with that level; beyond
-    ``count`` the ordinal after the box.  Where the quantiser falls, k grows with the input as well and gain is negative.
+    ``count`` the ordinal after the box.  Where the quantiser falls, k grows with the input as well and gain is
+    negative.
     """
 
     base: Integers
@@ -49,7 +50,9 @@ class Levels:
         table = np.stack(self.starts)
         columns = np.arange(len(k))
         low, high = floats(table[k, columns]), floats(table[k + 1, columns] - 1)
-        return np.clip(self.centre, low.astype(np.float64), high.astype(np.float64)).astype(np.float32).astype(np.float64)
+        return (
+            np.clip(self.centre, low.astype(np.float64), high.astype(np.float64)).astype(np.float32).astype(np.float64)
+        )
 
 
 class LevelFinder:
@@ -92,7 +95,12 @@ class LevelFinder:
         if self._known is None or not (self._known[0] <= low and high <= self._known[1]):
             one = np.zeros(1, np.int64)
             first, places, values = steps(self._single, one + low, one + high)
-            self._known = (low, high, np.array([p[0] for p in places], np.int64), np.array([first[0], *(v[0] for v in values)]))
+            self._known = (
+                low,
+                high,
+                np.array([p[0] for p in places], np.int64),
+                np.array([first[0], *(v[0] for v in values)]),
+            )
         return self._known[2], self._known[3]
 
     def _single(self, at: Integers) -> Floats:
@@ -117,7 +125,9 @@ def _progression(
         if k == 0:
             gain = np.where(there, change, 1)
         elif np.any(there & (change != gain)):
-            raise SpecError("the levels of an input in this box are not equally spaced; split the box there", source or None)
+            raise SpecError(
+                "the levels of an input in this box are not equally spaced; split the box there", source or None
+            )
         count += there
         before = value
     starts = (low, *(np.where(place <= high, place, high + 1) for place in places), high + 1)

@@ -21,7 +21,7 @@ class NotLinearError(Exception):
 
 def matmul(weights: Floats, shape: Shape, left: bool) -> tuple[sp.csr_array, Shape]:
     """``x @ weights``, or ``weights @ x`` where ``left``; x has ``shape``, all leading axes 1."""
-    if weights.ndim != 2 or any(size != 1 for size in shape[:-1]) and not left:
+    if weights.ndim != 2 or (any(size != 1 for size in shape[:-1]) and not left):
         raise NotLinearError("a product that is not one vector with one matrix")
     if left:
         if len(shape) > 2 or (len(shape) == 2 and shape[1] != 1):
@@ -40,9 +40,7 @@ def windows(shape: Shape, attributes: dict[str, Any], kernel: tuple[int, ...]) -
     dilations = attributes.get("dilations") or (1, 1)
     spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
     pads = _pads(shape[2:], attributes, strides, spans)
-    places = [
-        (size + pads[i] + pads[i + 2] - spans[i]) // strides[i] + 1 for i, size in enumerate(shape[2:])
-    ]
+    places = [(size + pads[i] + pads[i + 2] - spans[i]) // strides[i] + 1 for i, size in enumerate(shape[2:])]
     grid = np.arange(int(np.prod(shape))).reshape(shape[1:])
     padded = np.pad(grid, ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])), constant_values=-1)
     rows = np.arange(places[0])[:, None] * strides[0]

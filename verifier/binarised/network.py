@@ -8,7 +8,8 @@ threshold:
 ``before`` are the input levels (bounded integers) for the first layer and the bits of the layer before for the others.
 Activations other than 0 and 1 are affine functions of bits and are absorbed into the weights that read them: +-1 is
 ``2 b - 1``, a sign that can be 0 is the sum of two bits minus one.  So no floating-point number is left but in the last
-layer, whose outputs are ``weights @ bits + offset`` followed by the chain of elementwise nodes that the model ends with.
+layer, whose outputs are ``weights @ bits + offset`` followed by the chain of elementwise nodes that the model ends
+with.
 
 The form computes what onnxruntime computes, not what the real numbers say: sums of integers below 2**24 are exact in
 float32, and every threshold was found by asking onnxruntime (see ``steps``).
@@ -57,7 +58,7 @@ class Gates:
 
     def __call__(self, before: NDArray) -> Bits:
         """Bits (B, gates) for integers or bits (B, before)."""
-        return (self.weights @ before.astype(np.int64).T).T >= self.thresholds
+        return self.thresholds <= (self.weights @ before.astype(np.int64).T).T
 
 
 @dataclass(frozen=True, eq=False)

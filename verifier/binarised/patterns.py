@@ -1,4 +1,5 @@
-"""Sign patterns of a small first layer, enumerated: branch and bound on signs with a linear theory of what is reachable.
+"""Sign patterns of a small first layer, enumerated: branch and bound on signs with a linear theory of what is
+reachable.
 
 Where a box leaves only some tens of first-layer gates open, everything behind them is a Boolean function of so few
 bits that its values can be tabulated: blocks of patterns are run through the later layers at about a million a second.
@@ -10,8 +11,8 @@ Only patterns that satisfy the asserted rows need to be reachable, and most bloc
   other patterns: the clauses of logic-based Benders decomposition (Hooker and Ottosson 2003).
 
 What remains is rigorous: conflicts are checked in integers, and sums of integers are exact in float32.  A pattern that
-real levels reach but integer levels may not is given to HiGHS as an integer program; a "no" there is a solver's word, and
-the answer says so (``rigorous``).
+real levels reach but integer levels may not is given to HiGHS as an integer program; a "no" there is a solver's word,
+and the answer says so (``rigorous``).
 """
 
 from __future__ import annotations

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from verifier.binarised.falsify import Falsifier, FalsifyOptions
 from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
 from verifier.binarised.presolve import Reduced, presolve
-from verifier.binarised.query import Box, Query
+from verifier.binarised.query import Box, Query, prepare
 from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.solve.gate_engines import ENGINES, GateAnswer, Run, gate_engine
 from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
+
+__all__ = ["Options", "prepare", "solve"]
 
 Integers = NDArray[np.int64]
 
@@ -108,7 +110,7 @@ def solve(query: Query, deadline: Deadline, options: Options | None = None, prog
     started = time.monotonic()
     try:
         works = [BoxWork(state, box) for box in query.boxes]
-        for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb, BoxWork.patterns, BoxWork.engines):
+        for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.patterns, BoxWork.climb, BoxWork.engines):
             for number, work in enumerate(works):
                 if state.witness is None and work.open and not state.deadline.expired:
                     share = state.deadline.share(1 / (len(works) - number))
@@ -169,7 +171,9 @@ class BoxWork:
             return
         # In a portfolio the others get their chance.
         end = deadline.share(0.5) if self._state.options.engine == "auto" else deadline
-        self._conclude(search_patterns(reduced.program, end, options, self._state.progress), "sign patterns", EvidenceLevel.RIGOROUS)
+        answer = search_patterns(reduced.program, end, options, self._state.progress)
+        level = EvidenceLevel.RIGOROUS if answer.detail == "rigorous" else EvidenceLevel.SOLVER
+        self._conclude(answer, "sign patterns", level)
 
     def engines(self, deadline: Deadline) -> None:
         """The exact engines in processes of their own, in turns with the attack."""
@@ -284,4 +288,6 @@ def _result(state: State, seconds: float) -> Result:
         return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"interrupted; {still}")
     if state.deadline.expired:
         return Result(Verdict.TIMEOUT, None, None, bounds, statistics, still)
-    return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"every engine gave up before the time was over; {still}")
+    return Result(
+        Verdict.UNKNOWN, None, None, bounds, statistics, f"every engine gave up before the time was over; {still}"
+    )

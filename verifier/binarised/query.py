@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +57,8 @@ class Query:
     boxes: tuple[Box, ...]
 
     def judge(self, x: Floats) -> Witness | None:
-        """The witness that onnxruntime makes of x (n_inputs,), float32 values inside the box; None where it does not."""
+        """The witness that onnxruntime makes of x (n_inputs,), float32 values inside the box; None where it does
+        not."""
         y = self.model.replay.run(x)
         for position, disjunct in enumerate(self.spec.disjuncts):
             if disjunct.holds_exactly(x, y):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import highspy
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from verifier.encodings.sat.program import Rows
@@ -33,7 +34,8 @@ INFINITE = highspy.kHighsInf
 
 @dataclass(frozen=True, eq=False)
 class Conflict:
-    """Gates ``gates`` cannot have the values ``bits`` together: ``multipliers``, positive integers, combine their rows."""
+    """Gates ``gates`` cannot have the values ``bits`` together: ``multipliers``, positive integers, combine their
+    rows."""
 
     gates: Integers
     bits: NDArray[np.bool_]
@@ -117,11 +119,10 @@ class Reach:
 
     def _load(self) -> highspy.Highs:
         """Two rows per gate, ``w k - d >= t`` and ``w k + d <= t - 1``, all without bounds at first."""
-        import scipy.sparse as sp
-
         weights = self._rows.weights.astype(np.float64)
         slack = np.concatenate([-np.ones(self._gates), np.ones(self._gates)])
-        matrix = sp.csr_array(sp.hstack([sp.vstack([weights, weights]), slack[:, None]]))
+        twice = sp.csr_array(sp.vstack([weights, weights]))
+        matrix = sp.csr_array(sp.hstack([twice, sp.csr_array(slack[:, None])]))
         width = len(self._counts) + 1
         highs = highspy.Highs()
         highs.setOptionValue("output_flag", False)
@@ -129,11 +130,12 @@ class Reach:
         highs.setOptionValue("threads", 1)
         cost = np.zeros(width)
         cost[-1] = 1.0
-        lower = np.append(np.zeros(width - 1), -float(np.abs(weights).sum() * self._counts.max() + 1e6))
+        lower = np.append(np.zeros(width - 1), -float(abs(weights).sum() * self._counts.max() + 1e6))
         upper = np.append(self._counts.astype(np.float64), 0.0)
         free = np.full(2 * self._gates, INFINITE)
         highs.passModel(
-            width, 2 * self._gates, matrix.nnz, int(highspy.MatrixFormat.kRowwise), int(highspy.ObjSense.kMaximize), 0.0,
+            width, 2 * self._gates, matrix.nnz,
+            int(highspy.MatrixFormat.kRowwise), int(highspy.ObjSense.kMaximize), 0.0,
             cost, lower, upper, -free, free,
             matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data, np.zeros(width, np.int32),
         )  # fmt: skip

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from verifier.binarised.query import BinarisedModel
 from verifier.errors import ModelError
 from verifier.model.files import DEFAULT_LIMIT, expand, read_file
-from verifier.binarised.query import BinarisedModel
 
 CHECKED_POINTS = 8
+STEP_OPERATORS = ("Sign", "Round", "Floor", "Ceil", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+MARKS = tuple(bytes([0x22, len(name)]) + name.encode() for name in STEP_OPERATORS)
+"""How an operator's name is written in an ONNX file (protobuf field 4 of a node): without one of these bytes there is
+no need to parse the file."""
 
 
 def load_binarised(path: str | Path, limit: int = DEFAULT_LIMIT) -> tuple[BinarisedModel | None, str]:
@@ -27,16 +31,18 @@ def load_binarised(path: str | Path, limit: int = DEFAULT_LIMIT) -> tuple[Binari
     data = read_file(path)
     digest = hashlib.sha256(data)
     data = expand(data, path, limit)
+    if not any(mark in data for mark in MARKS):
+        return None, ""
     from verifier.binarised.closing import UnrecognisedError
     from verifier.binarised.goals import GoalMaker
     from verifier.binarised.levels import LevelFinder
-    from verifier.binarised.recognise import has_steps, recognise
+    from verifier.binarised.recognise import recognise
     from verifier.model.interface import checked_model
     from verifier.model.replay import OnnxReplay
 
     try:
         model, source, files = checked_model(data, path)
-        if not has_steps(model):
+        if not any(node.op_type in STEP_OPERATORS for node in model.graph.node):
             return None, ""
         replay = OnnxReplay(data, path.resolve().parent)
         name = path.name.removesuffix(".gz").removesuffix(".onnx")

@@ -1,10 +1,11 @@
 """From an ONNX graph to the exact integer form, or the reason why the model has none.
 
-The walk keeps for every tensor the last linear layer it depends on (its *base*), which entry of it every entry depends on,
+The walk keeps for every tensor the last linear layer it depends on (its *base*), which entry of it every entry
+depends on,
 and the elementwise nodes in between.  When the next linear layer reads such a tensor, the chain of nodes is asked,
 through onnxruntime, where it jumps: those are the thresholds.  So the idioms need not be known one by one: a
-half-integer ``Sub`` before ``Sign``, BatchNormalization, ``Sign(Sign(z) + 0.1)``, ``Where(z > t, 1, 0)`` and activations
-with more than two values are all step functions.
+half-integer ``Sub`` before ``Sign``, BatchNormalization, ``Sign(Sign(z) + 0.1)``, ``Where(z > t, 1, 0)`` and
+activations with more than two values are all step functions.
 """
 
 from __future__ import annotations
@@ -40,7 +41,6 @@ from verifier.model.folding import evaluate
 from verifier.model.interface import STANDARD_DOMAINS, Source
 
 AnyArray = NDArray[Any]
-STEPS = frozenset(("Sign", "Round", "Floor", "Ceil", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +53,6 @@ class Variable:
 
 
 Value = Variable | AnyArray
-
-
-def has_steps(model: ModelProto) -> bool:
-    """Whether a model has any operator that a binarised network needs: worth a walk."""
-    return any(node.op_type in STEPS for node in model.graph.node)
 
 
 def recognise(model: ModelProto, source: Source, name: str) -> BinarisedNetwork:
@@ -126,7 +121,7 @@ class _Walk:
             self._softmax = node.output[0]
             self._values[node.output[0]] = x
         elif operator in MOVEMENT and position == 0:
-            arrays = [x.index, *inputs[1:]]
+            arrays = [x.index, *(None if v is None else np.asarray(v) for v in inputs[1:])]
             (index,) = evaluate(node, arrays, self._opsets)
             self._values[node.output[0]] = Variable(x.base, np.asarray(index, np.int64), (*x.nodes, node))
         elif monotone(node, position):
@@ -167,7 +162,8 @@ class _Walk:
 
     def _elementwise(self, node: NodeProto, inputs: Sequence[Value | None], x: Variable) -> None:
         shapes = [x.index.shape, *(np.shape(v) for v in inputs if v is not None and not isinstance(v, Variable))]
-        if node.op_type not in ("BatchNormalization", "Clip", "Dropout") and np.broadcast_shapes(*shapes) != x.index.shape:
+        own_shapes = ("BatchNormalization", "Clip", "Dropout")
+        if node.op_type not in own_shapes and np.broadcast_shapes(*shapes) != x.index.shape:
             raise UnrecognisedError("it enlarges a tensor by broadcasting")
         self._values[node.output[0]] = Variable(x.base, x.index, (*x.nodes, node))
 
@@ -227,18 +223,17 @@ class _Walk:
         name = node.output[0]
         real = isinstance(x.base, Inputs) and self._quantiser is None
         exact = node.op_type == "MatMul" or bias is None
-        sums = Sums(name, shape, matrix @ closed.weights, matrix @ closed.offset, closed.levels, real, exact)
-        variable = Variable(sums, np.arange(int(np.prod(shape))).reshape(shape))
+        index = np.arange(int(np.prod(shape))).reshape(shape)
+        # With a bias the chain starts from the sums alone; the node's own output is what comes after the bias.
+        start = name if bias is None else f"{name}/sums"
+        product = sp.csr_array(matrix @ closed.weights)
+        sums = Sums(start, shape, product, matrix @ closed.offset, closed.levels, real, exact)
+        nodes: tuple[NodeProto, ...] = ()
         if bias is not None:
             added = f"{name}/bias"
             self._constants[added] = bias.astype(np.float32)
-            # The chain starts from the sums; the node's own output is what it has after the bias.
-            variable = Variable(
-                Sums(f"{name}/sums", *(getattr(sums, f) for f in ("shape", "weights", "offset", "levels", "real", "exact"))),
-                variable.index,
-                (helper.make_node("Add", [f"{name}/sums", added], [name]),),
-            )
-        self._values[name] = variable
+            nodes = (helper.make_node("Add", [start, added], [name]),)
+        self._values[name] = Variable(sums, index, nodes)
 
     def _pool(self, node: NodeProto, x: Variable) -> Variable:
         attributes = {a.name: _plain(helper.get_attribute_value(a)) for a in node.attribute}

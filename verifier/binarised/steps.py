@@ -23,7 +23,9 @@ class TooManyStepsError(Exception):
     """The function does not look like a step function."""
 
 
-def steps(function: Callable[[Integers], Floats], low: Integers, high: Integers) -> tuple[Floats, list[Integers], list[Floats]]:
+def steps(
+    function: Callable[[Integers], Floats], low: Integers, high: Integers
+) -> tuple[Floats, list[Integers], list[Floats]]:
     """Values and jumps of n functions on the integers low..high (n,), monotone each.
 
     function: all n at once, (n,) to (n,).

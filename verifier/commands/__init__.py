@@ -1,0 +1,1 @@
+"""What the subcommands of ``verify`` do, one file each; ``verifier.cli`` has their options."""

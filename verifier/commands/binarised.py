@@ -1,0 +1,54 @@
+"""``verify MODEL SPEC`` for a binarised network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from verifier.binarised import pipeline
+from verifier.binarised.query import BinarisedModel, Query
+from verifier.deadline import Deadline
+from verifier.options import Trust
+from verifier.progress import Progress
+from verifier.verdict import Result, Witness
+from verifier.vnnlib.read import read
+
+
+def check_binarised(
+    model: BinarisedModel,
+    spec: Path,
+    deadline: Deadline,
+    engine: str,
+    threads: int,
+    seed: int,
+    trust: Trust,
+    progress: Progress,
+) -> tuple[Result, Callable[[Path, Witness], None]]:
+    """The result, and how to draw its witness.  Raises InputError."""
+    options = pipeline.Options(engine=engine, threads=threads, seed=seed, trust=trust)
+    query = pipeline.prepare(model, read(spec))
+    result = pipeline.solve(query, deadline, options, progress)
+    return result, lambda path, witness: draw(path, query, witness)
+
+
+def draw(path: Path, query: Query, witness: Witness) -> None:
+    """Write the witness's picture.  Raises OutputPathError."""
+    from verifier.report.original import recover_original
+    from verifier.report.pictures import save_triple, score_lines
+
+    model = query.model
+    disjunct = query.spec.disjuncts[witness.disjunct]
+    shape = model.network.input_shape
+    guess = recover_original(disjunct.lower, disjunct.upper, shape)
+    original = model.replay.representable(guess, disjunct.lower, disjunct.upper)
+    save_triple(
+        path,
+        original,
+        witness.x,
+        shape,
+        title=(model.network.name,),
+        original_lines=score_lines(model.replay.run(original)),
+        counterexample_lines=score_lines(witness.y),
+        lower=disjunct.lower,
+        upper=disjunct.upper,
+    )
