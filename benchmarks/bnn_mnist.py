@@ -3,8 +3,8 @@
     python -m verifier.benchmarks.bnn_mnist --filter t2_eps0.05 --results t2.csv
     python -m verifier.benchmarks.bnn_mnist --filter a3 --engine cp-sat
 
-Seconds are from the property in memory to the verdict: levels, goals, attack, presolve, engines, replay.  A verdict that
-contradicts the reference is printed as WRONG and makes the exit code 1.
+Seconds are from the property in memory to the verdict: levels, goals, attack, presolve, engines, replay.  A verdict
+that contradicts the reference is printed as WRONG and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def main(
         contradicts = result.verdict in DECIDED and reference in DECIDED and reference != result.verdict
         wrong += contradicts
         methods = "" if result.evidence is None else f"{result.evidence.level}: {', '.join(result.evidence.methods)}"
-        typer.echo(
-            f"{name:24} {result.verdict:8} {seconds:8.3f}  {methods or result.message}{'  WRONG' * contradicts}"
-        )
+        typer.echo(f"{name:24} {result.verdict:8} {seconds:8.3f}  {methods or result.message}{'  WRONG' * contradicts}")
         families[name.rsplit("_", 1)[0]].append((result.verdict, seconds))
         if results is not None:
             with results.open("a") as file:

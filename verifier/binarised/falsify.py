@@ -89,7 +89,7 @@ class Falsifier:
             bits, distances = self._forward(k)
             slack = bits[-1] @ self._goal_weights.T - self._goal_thresholds
             found = self._hits(k, slack)
-            if found is not None or deadline.expired:
+            if found is not None or deadline.expired or not len(self._free):
                 return found
             # Rows of the target that fail are pulled up, the worst hardest.
             missing = np.where(wanted & (slack < 0), np.minimum(1.0 - 0.1 * slack, 4.0), 0.0).astype(np.float32)

@@ -106,12 +106,13 @@ class GoalMaker:
         lower, upper = table[less], table[more]
         reached = np.searchsorted(upper, lower, side="right" if strict else "left")
         possible = reached < len(upper)
+        shift = int(outputs.offset[more] - outputs.offset[less])
         if not np.any(possible):
-            return _integers(row), int(self._high[more] - self._low[less]) + 1, True
+            return _integers(row), int(self._high[more] - self._low[less]) + 1 - shift, True
         sums_more = reached[possible] + int(self._low[more])
         sums_less = np.flatnonzero(possible) + int(self._low[less])
         differences = sums_more - sums_less
-        threshold = int(differences.min()) - int(outputs.offset[more] - outputs.offset[less])
+        threshold = int(differences.min()) - shift
         return _integers(row), threshold, bool(np.all(differences == differences.min()))
 
     @cached_property

@@ -59,6 +59,9 @@ def search_patterns(
     program: Program, deadline: Deadline, options: PatternOptions | None = None, progress: Progress = silent
 ) -> GateAnswer:
     """Decide the program.  ``detail`` is "rigorous" for a "no" that rests on integer arithmetic alone."""
+    if not len(program.layers[0]):
+        levels = np.zeros(len(program.counts), np.int64)
+        return GateAnswer(True, levels) if program.holds(levels[None])[0] else GateAnswer(False, None, "rigorous")
     return _Search(program, deadline, options or PatternOptions(), progress).run()
 
 
