@@ -196,7 +196,7 @@ class _Walk:
             closed, gates = closed_sums(x.base, x.index, x.nodes, self._chain(x), self._constants, self._largest)
             if x.base.levels and not isinstance(gates, RealGates):
                 exact = x.base.exact and exact_offsets(x.nodes, self._constants)
-                widest = float(abs(gates.weights).sum(axis=1).max())
+                widest = max(1.0, float(abs(gates.weights).sum(axis=1).max()))
                 self._limit = EXACT_LIMIT / widest if exact else self._largest
             if isinstance(gates, RealGates):
                 self._first = gates
