@@ -55,6 +55,49 @@ class Levels:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """The integer points of a box whose inputs no quantiser reads: levels are the inputs themselves.
+
+    A network's answer at a lattice point is exact; a box has other points too, so only counterexamples count.
+    """
+
+    base: Integers
+    count: Integers
+    ragged: bool
+    """Whether the box goes beyond its outermost lattice points, by less than 1."""
+
+    @property
+    def gain(self) -> Integers:
+        """1 everywhere."""
+        return np.ones_like(self.base)
+
+    @property
+    def free(self) -> Integers:
+        """The inputs that have more than one level."""
+        return np.flatnonzero(self.count)
+
+    def values(self, k: Integers) -> Integers:
+        """Levels (..., n_inputs)."""
+        return self.base + k
+
+    def point(self, k: Integers) -> Floats:
+        """The input (n_inputs,)."""
+        return self.values(k).astype(np.float64)
+
+
+def lattice(lower: Floats, upper: Floats, source: str = "") -> Lattice:
+    """Raises SpecError where an input has no integer in the box."""
+    base, last = np.ceil(lower).astype(np.int64), np.floor(upper).astype(np.int64)
+    if np.any(last < base):
+        raise SpecError(
+            "the network reads real inputs without a quantiser, and the box leaves some input no integer value; "
+            "only boxes around integer pixels are searched",
+            source or None,
+        )
+    return Lattice(base, last - base, bool(np.any(base != lower) or np.any(last != upper)))
+
+
 class LevelFinder:
     """The quantiser's jumps; those of a uniform one are kept for the next box."""
 

@@ -20,17 +20,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from verifier.binarised.reach import Conflict, Reach
+from verifier.binarised.reach import Conflict, Reach, integer_levels
 from verifier.deadline import Deadline
-from verifier.encodings.milp.model import MilpModel
-from verifier.encodings.sat.program import Program, Rows
+from verifier.encodings.sat.program import Program
 from verifier.progress import Event, Progress, silent
 from verifier.solve.gate_engines import GateAnswer
-from verifier.solve.highs import minimise
-from verifier.solve.outcome import Status
 
 Integers = NDArray[np.int64]
 Singles = NDArray[np.float32]
@@ -203,29 +199,10 @@ class _Search:
         if self._learn(pattern):
             return
         bits = np.array([pattern[gate] for gate in range(len(self._first))])
-        outcome = minimise(_reaching(self._first, self._program.counts, bits), self._deadline)
-        if outcome.point is not None:
-            levels = np.rint(outcome.point).astype(np.int64)
-            if self._program.holds(levels[None])[0]:
-                raise _FoundError(levels)
-        if outcome.status is not Status.INFEASIBLE:
+        levels, decided = integer_levels(self._first, self._program.counts, bits, self._deadline)
+        if levels is not None and self._program.holds(levels[None])[0]:
+            raise _FoundError(levels)
+        if not decided:
             raise _OutOfTimeError
         self._rigorous = False
         self._conflicts.append(((1 << len(self._first)) - 1, number))
-
-
-def _reaching(rows: Rows, counts: Integers, bits: NDArray[np.bool_]) -> MilpModel:
-    """The integer program whose points have exactly these bits in the first layer."""
-    size = len(counts)
-    free = np.full(len(rows), np.inf)
-    return MilpModel(
-        cost=np.zeros(size),
-        offset=0.0,
-        lower=np.zeros(size),
-        upper=counts.astype(np.float64),
-        integral=np.ones(size, bool),
-        rows=sp.csr_array(rows.weights.astype(np.float64)),
-        row_lower=np.where(bits, rows.thresholds, -free),
-        row_upper=np.where(bits, free, rows.thresholds - 1),
-        row_error=np.zeros(len(rows)),
-    )

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifier.binarised.falsify import Falsifier, FalsifyOptions
+from verifier.binarised.levels import Lattice
 from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
 from verifier.binarised.presolve import Reduced, presolve
 from verifier.binarised.query import Box, Query, prepare
@@ -166,6 +167,8 @@ class BoxWork:
         reduced = self._reduced
         if self._state.options.engine not in ("auto", "patterns") or reduced is None or reduced.program is None:
             return
+        if isinstance(self._box.levels, Lattice):
+            return
         options = self._state.options.patterns
         if not few_enough(reduced.program, options):
             return
@@ -179,6 +182,10 @@ class BoxWork:
         """The exact engines in processes of their own, in turns with the attack."""
         reduced, options = self._reduced, self._state.options
         if options.engine == "patterns" or reduced is None or reduced.program is None:
+            return
+        if isinstance(self._box.levels, Lattice):
+            self._state.notes.append("inputs without a quantiser: searched for counterexamples only")
+            self._climb_until(deadline)
             return
         names = AUTO if options.engine == "auto" else (options.engine,)
         waiting = [name for name in names if ENGINES[name].available]

@@ -5,6 +5,10 @@ thresholds.  Rows are divided by the greatest common divisor of their weights an
 step of Chvatal-Gomory rounding); equal rows become one gate; gates that nobody reads disappear; levels that every gate
 reads alike become one.  A goal that no values of the intervals can reach is impossible: that is a proof in exact
 arithmetic, and it needs no solver.
+
+On the lattice of a box of real inputs the program speaks of lattice points only, but the intervals of the first layer
+are
+those of the whole box (its ends are taken outward to integers), so what they close is closed for real inputs as well.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from verifier.binarised.levels import Lattice
 from verifier.binarised.query import Box
 from verifier.encodings.sat.program import Program, Rows
 
@@ -68,7 +73,12 @@ def presolve(box: Box, wanted: tuple[int, ...] | None = None) -> Reduced:
             weights, thresholds = box.layers[number].weights, box.layers[number].thresholds
             assert kept_before is not None
             weights, thresholds = kept_before(weights, thresholds)
-        rows, fixed, source = _reduce(weights, thresholds, upper)
+        # Off the lattice a sum that is 0 in real numbers may round to either side of its threshold.
+        slack = np.zeros(len(thresholds), np.int64)
+        if number == 0 and isinstance(box.levels, Lattice):
+            reach = np.asarray(abs(box.layers[0].weights).sum(axis=1)).reshape(-1)
+            slack = 1 + (reach if box.levels.ragged else slack)
+        rows, fixed, source = _reduce(weights, thresholds, upper, slack)
         layers.append(rows)
         kept_before = _Substitution(fixed, source, len(rows))
         upper = np.ones(len(rows), np.int64)
@@ -107,10 +117,15 @@ class _Substitution:
         return changed, thresholds - weights @ self._fixed
 
 
-def _reduce(weights: sp.csr_array, thresholds: Integers, upper: Integers) -> tuple[Rows, Integers, Integers]:
-    """Open rows without repetitions; per row whether it is fixed (-1 where not) and which open row it is."""
+def _reduce(
+    weights: sp.csr_array, thresholds: Integers, upper: Integers, slack: int
+) -> tuple[Rows, Integers, Integers]:
+    """Open rows without repetitions; per row whether it is fixed (-1 where not) and which open row it is.
+
+    slack: (rows,), a row is only fixed when it passes its threshold by so much.
+    """
     lowest, highest = weights.minimum(0) @ upper, weights.maximum(0) @ upper
-    fixed = np.where(lowest >= thresholds, 1, np.where(highest < thresholds, 0, -1))
+    fixed = np.where(lowest >= thresholds + slack, 1, np.where(highest < thresholds - np.maximum(slack - 1, 0), 0, -1))
     open_ = np.flatnonzero(fixed < 0)
     divided, rounded = _divided(sp.csr_array(weights[open_]), thresholds[open_])
     seen: dict[tuple[bytes, bytes, int], int] = {}

@@ -10,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from verifier.binarised.goals import Goal, GoalMaker
-from verifier.binarised.levels import LevelFinder, Levels
+from verifier.binarised.levels import Lattice, LevelFinder, Levels, lattice
 from verifier.binarised.network import BinarisedNetwork, Gates
 from verifier.errors import SpecError
 from verifier.model.replay import OnnxReplay
@@ -19,6 +19,11 @@ from verifier.vnnlib.spec import Spec
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+
+
+UNIT = 2.0**-24
+ROUNDING = 0.5
+"""A sum over real inputs may be off by less than this, or the lattice says nothing about the rest of the box."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +45,13 @@ class BinarisedModel:
 class Box:
     """One box of the property in integers, with the disjuncts about it.
 
+    On a lattice the layers are exact at its points only; see ``presolve`` for what holds in the whole box.
+
     layers: the network's gates, the first over k of ``levels``.
     positions: which disjuncts of the spec; goals: theirs.
     """
 
-    levels: Levels
+    levels: Levels | Lattice
     layers: tuple[Gates, ...]
     positions: tuple[int, ...]
     goals: tuple[Goal, ...]
@@ -94,11 +101,23 @@ def prepare(model: BinarisedModel, spec: Spec) -> Query:
 
 def integer_box(
     model: BinarisedModel, lower: Floats, upper: Floats, source: str = ""
-) -> tuple[Levels, tuple[Gates, ...]]:
+) -> tuple[Levels | Lattice, tuple[Gates, ...]]:
     """The levels of a box, and the network's gates with the first layer over their k."""
-    assert model.finder is not None
-    levels = model.finder(lower, upper, source)
     network = model.network
+    levels: Levels | Lattice
+    if network.first is None:
+        assert model.finder is not None
+        levels = model.finder(lower, upper, source)
+        layers = network.layers
+    else:
+        levels = lattice(lower, upper, source)
+        whole = Gates(network.first.weights.astype(np.int64), np.ceil(network.first.thresholds).astype(np.int64))
+        layers = (whole, *network.layers)
+        size = np.maximum(np.abs(lower), np.abs(upper))
+        terms = np.diff(whole.weights.indptr)
+        if np.any(terms * UNIT * (abs(whole.weights) @ size) >= ROUNDING):
+            sentence = "the first layer's sums are so large in this box that float32 rounds them to whole numbers"
+            raise SpecError(f"{sentence}; scale the inputs as in training", source or None)
     largest = max(np.abs(levels.base).max(initial=0), np.abs(levels.values(levels.count)).max(initial=0))
     if largest > network.largest:
         raise SpecError(
@@ -106,7 +125,7 @@ def integer_box(
             "float32 are no longer exact; scale the inputs as in training",
             source or None,
         )
-    first = network.layers[0]
+    first = layers[0]
     weights = first.weights if np.all(levels.gain == 1) else first.weights * levels.gain[None, :]
     shifted = Gates(sp.csr_array(weights), first.thresholds - first.weights @ levels.base)
-    return levels, (shifted, *network.layers[1:])
+    return levels, (shifted, *layers[1:])

@@ -21,7 +21,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from verifier.deadline import Deadline
+from verifier.encodings.milp.model import MilpModel
 from verifier.encodings.sat.program import Rows
+from verifier.solve.highs import minimise
+from verifier.solve.outcome import Status
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -140,3 +144,35 @@ class Reach:
             matrix.indptr.astype(np.int32), matrix.indices.astype(np.int32), matrix.data, np.zeros(width, np.int32),
         )  # fmt: skip
         return highs
+
+
+def integer_levels(
+    rows: Rows, counts: Integers, bits: NDArray[np.bool_], deadline: Deadline
+) -> tuple[Integers | None, bool]:
+    """Levels that reach a complete pattern ``bits`` (gates,), and whether HiGHS came to an end.
+
+    (None, True) is a "no" by HiGHS's word.
+    """
+    outcome = minimise(_reaching(rows, counts, bits), deadline)
+    if outcome.point is not None:
+        levels = np.rint(outcome.point).astype(np.int64)
+        if np.array_equal(rows(levels[None])[0], bits):
+            return levels, True
+    return None, outcome.status is Status.INFEASIBLE
+
+
+def _reaching(rows: Rows, counts: Integers, bits: NDArray[np.bool_]) -> MilpModel:
+    """The integer program whose points have exactly these bits in the first layer."""
+    size = len(counts)
+    free = np.full(len(rows), np.inf)
+    return MilpModel(
+        cost=np.zeros(size),
+        offset=0.0,
+        lower=np.zeros(size),
+        upper=counts.astype(np.float64),
+        integral=np.ones(size, bool),
+        rows=sp.csr_array(rows.weights.astype(np.float64)),
+        row_lower=np.where(bits, rows.thresholds, -free),
+        row_upper=np.where(bits, free, rows.thresholds - 1),
+        row_error=np.zeros(len(rows)),
+    )
