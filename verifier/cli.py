@@ -19,6 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from verifier import __version__
+from verifier.commands.check_proof import check_proof
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
@@ -98,8 +99,12 @@ def check(
     save_counterexample: Annotated[Path | None, typer.Option(help="Write the counterexample in VNN-LIB form.")] = None,
     image: Annotated[Path | None, typer.Option(help="Write a PNG: original, counterexample, difference.")] = None,
     engine: Annotated[
-        str, typer.Option(help="Exact engine for binarised networks: auto, patterns, cp-sat, highs, cadical, glucose.")
+        str,
+        typer.Option(
+            help="Exact engine for binarised networks: auto, patterns, lazy, cp-sat, highs, cadical, glucose."
+        ),
     ] = "auto",
+    proof: Annotated[Path | None, typer.Option(help="Keep the checked proof of an unsat (binarised networks).")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Write a line per stage and second to stderr.")
     ] = False,
@@ -111,7 +116,7 @@ def check(
     outputs = Outputs(json, result_file, save_counterexample, image)
     try:
         outputs.check()
-        code = _check(model, spec, timeout, device, threads, seed, trust, outputs, engine, verbose)
+        code = _check(model, spec, timeout, device, threads, seed, trust, outputs, engine, proof, verbose)
     except InputError as error:
         _report_error(error, outputs)
         raise typer.Exit(2) from None
@@ -128,6 +133,7 @@ def _check(
     trust: str,
     outputs: Outputs,
     engine: str,
+    proof: Path | None,
     verbose: bool,
 ) -> int:
     from verifier.options import check_device, limit_threads, parse_trust, positive_seconds
@@ -153,12 +159,13 @@ def _check(
         if binarised is not None:
             from verifier.commands.binarised import check_binarised
 
-            result, draw = check_binarised(binarised, spec, deadline, engine, threads, seed, level, line)
+            result, draw = check_binarised(binarised, spec, deadline, engine, threads, seed, level, proof, line)
             context |= {"model_sha256": binarised.sha256}
             _publish(result, draw, outputs, context)
             return 130 if result.message.startswith("interrupted") else 0
-        if engine != "auto":
-            raise OptionError(f"--engine is for binarised networks; {model} is none" + (reason and f" ({reason})"))
+        for option, used in (("--engine", engine != "auto"), ("--proof", proof is not None)):
+            if used:
+                raise OptionError(f"{option} is for binarised networks; {model} is none" + (reason and f" ({reason})"))
         from verifier.api import prepare
         from verifier.model.read import load
         from verifier.pipeline import Options, solve
@@ -175,6 +182,9 @@ def _check(
         result = solve(query, deadline, options, line)
     _publish(result, lambda path, witness: _draw(path, query, witness), outputs, context)
     return 130 if result.message.startswith("interrupted") else 0
+
+
+app.command("check-proof")(check_proof)
 
 
 @app.command()

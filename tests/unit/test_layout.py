@@ -30,7 +30,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("verifier.query",),
     ("verifier.bounds",),
     ("verifier.falsify", "verifier.encodings"),
-    ("verifier.solve",),
+    ("verifier.solve", "verifier.proofs"),
     ("verifier.search",),
     ("verifier.pipeline", "verifier.binarised", "verifier.report"),
     ("verifier.api",),

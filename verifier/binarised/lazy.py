@@ -12,15 +12,18 @@ One proposal teaches several conflicts: after each, its first gate is let go and
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.binarised.reach import Conflict, Reach, integer_levels
+from verifier.binarised.reach import Reach, integer_levels
 from verifier.deadline import Deadline
 from verifier.encodings.sat.gates import GateFormula, later_formula
 from verifier.encodings.sat.program import Program
+from verifier.errors import OptionError, SolverError
 from verifier.progress import Event, Progress, silent
+from verifier.proofs.conflict import Conflict
 from verifier.solve.gate_engines import GateAnswer
 
 Integers = NDArray[np.int64]
@@ -42,11 +45,31 @@ class LazyOptions:
 
 @dataclass(frozen=True, eq=False)
 class LazyOutcome:
-    """answer, and for a rigorous "no" what a proof needs: the CNF and the conflicts added to it."""
+    """answer, and for a rigorous "no" what a proof needs: the CNF and the conflicts added to it.
+
+    rigorous: a "no" rests on checked conflicts, the CNF and the solver's clause learning alone.
+    """
 
     answer: GateAnswer
+    rigorous: bool
     formula: GateFormula
-    conflicts: list[Conflict]
+    conflicts: tuple[Conflict, ...]
+
+
+def lazy_available() -> bool:
+    """Whether python-sat is installed."""
+    return find_spec("pysat") is not None
+
+
+def refutation(outcome: LazyOutcome, options: LazyOptions) -> tuple[str, ...]:
+    """DRAT steps that refute the formula with the conflicts' clauses."""
+    from pysat.solvers import Solver
+
+    clauses = [*outcome.formula.clauses, *(conflict.clause for conflict in outcome.conflicts)]
+    with Solver(options.solver, bootstrap_with=clauses, with_proof=True) as solver:
+        if solver.solve():
+            raise SolverError(f"{options.solver} finds a model of clauses that it refuted before")
+        return tuple(solver.get_proof())
 
 
 def search_lazily(
@@ -57,11 +80,14 @@ def search_lazily(
     hint: Integers | None = None,
     known: list[Conflict] | None = None,
 ) -> LazyOutcome:
-    """Decide the program.  ``detail`` of the answer is "rigorous" where a "no" rests on checked conflicts and the CNF
-    alone.
+    """Decide the program.
 
     hint: levels whose pattern is proposed first.  known: conflicts found elsewhere.
     """
+    if not lazy_available():
+        raise OptionError(
+            "the engine lazy needs the package python-sat; install it with: pip install 'nn-verifier[bnn]'"
+        )
     from pysat.solvers import Solver
 
     options = options or LazyOptions()
@@ -70,22 +96,25 @@ def search_lazily(
     reach = Reach(first, program.counts)
     conflicts = list(known or [])
     rigorous = True
+
+    def done(answer: GateAnswer) -> LazyOutcome:
+        return LazyOutcome(answer, rigorous, formula, tuple(conflicts))
+
     start = np.zeros(len(program.counts), np.int64) if hint is None else hint
     phases = first(start[None])[0]
     with Solver(options.solver, bootstrap_with=formula.clauses) as solver:
         for conflict in conflicts:
-            solver.add_clause(clause(conflict))
+            solver.add_clause(conflict.clause)
         solver.set_phases([i + 1 if bit else -(i + 1) for i, bit in enumerate(phases.tolist())])
         while True:
             solver.conf_budget(options.budget)
             found = solver.solve_limited()
             if deadline.expired:
-                return LazyOutcome(GateAnswer(None, None, "time"), formula, conflicts)
+                return done(GateAnswer(None, None, "time"))
             if found is None:
                 continue
             if not found:
-                detail = "rigorous" if rigorous else "solver"
-                return LazyOutcome(GateAnswer(False, None, detail), formula, conflicts)
+                return done(GateAnswer(False))
             model = solver.get_model()
             pattern = {gate: model[gate] > 0 for gate in range(len(first))}
             lessons = _lessons(reach, pattern, options.lessons)
@@ -93,20 +122,15 @@ def search_lazily(
                 bits = np.array([pattern[gate] for gate in range(len(first))])
                 levels, decided = integer_levels(first, program.counts, bits, deadline)
                 if levels is not None and program.holds(levels[None])[0]:
-                    return LazyOutcome(GateAnswer(True, levels), formula, conflicts)
+                    return done(GateAnswer(True, levels))
                 if not decided:
-                    return LazyOutcome(GateAnswer(None, None, "time"), formula, conflicts)
+                    return done(GateAnswer(None, None, "time"))
                 rigorous = False
                 solver.add_clause([-(gate + 1) if bit else gate + 1 for gate, bit in pattern.items()])
             for lesson in lessons:
                 conflicts.append(lesson)
-                solver.add_clause(clause(lesson))
+                solver.add_clause(lesson.clause)
             progress(Event("lazy", open=len(conflicts), unit="conflicts"))
-
-
-def clause(conflict: Conflict) -> list[int]:
-    """The clause over the first layer's bits, variables from 1."""
-    return [-(int(g) + 1) if bit else int(g) + 1 for g, bit in zip(conflict.gates, conflict.bits, strict=True)]
 
 
 def _lessons(reach: Reach, pattern: dict[int, bool], most: int) -> list[Conflict]:

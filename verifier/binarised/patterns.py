@@ -22,10 +22,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.binarised.reach import Conflict, Reach, integer_levels
+from verifier.binarised.reach import Reach, integer_levels
 from verifier.deadline import Deadline
 from verifier.encodings.sat.program import Program
 from verifier.progress import Event, Progress, silent
+from verifier.proofs.conflict import Conflict
 from verifier.solve.gate_engines import GateAnswer
 
 Integers = NDArray[np.int64]
@@ -46,6 +47,16 @@ class PatternOptions:
     samples: int = 8
 
 
+@dataclass(frozen=True, eq=False)
+class PatternOutcome:
+    """rigorous: a "no" rests on integer arithmetic alone.  conflicts, order: its proof (see ``verifier.proofs``)."""
+
+    answer: GateAnswer
+    rigorous: bool
+    conflicts: tuple[Conflict, ...]
+    order: tuple[int, ...]
+
+
 def few_enough(program: Program, options: PatternOptions) -> bool:
     """Whether the first layer is small enough for this engine."""
     return bool(program.layers) and len(program.layers[0]) <= options.most
@@ -53,11 +64,12 @@ def few_enough(program: Program, options: PatternOptions) -> bool:
 
 def search_patterns(
     program: Program, deadline: Deadline, options: PatternOptions | None = None, progress: Progress = silent
-) -> GateAnswer:
-    """Decide the program.  ``detail`` is "rigorous" for a "no" that rests on integer arithmetic alone."""
+) -> PatternOutcome:
+    """Decide the program."""
     if not len(program.layers[0]):
         levels = np.zeros(len(program.counts), np.int64)
-        return GateAnswer(True, levels) if program.holds(levels[None])[0] else GateAnswer(False, None, "rigorous")
+        holds = bool(program.holds(levels[None])[0])
+        return PatternOutcome(GateAnswer(holds, levels if holds else None), True, (), ())
     return _Search(program, deadline, options or PatternOptions(), progress).run()
 
 
@@ -80,6 +92,7 @@ class _Search:
         self._sides = [(layer.thresholds - 0.5).astype(np.float32) for layer in self._later]
         self._rng = np.random.default_rng(0)
         self._conflicts: list[tuple[int, int]] = []
+        self._lessons: list[Conflict] = []
         self._rigorous = True
         self._seen = 0.0
         count = len(self._first)
@@ -95,14 +108,15 @@ class _Search:
         for place, gate in enumerate(self._tail):
             self._tail_masks |= ((numbers >> place) & 1) << gate
 
-    def run(self) -> GateAnswer:
+    def run(self) -> PatternOutcome:
         try:
             self._visit({}, 1.0)
+            answer = GateAnswer(False)
         except _FoundError as found:
-            return GateAnswer(True, found.levels)
+            answer = GateAnswer(True, found.levels)
         except _OutOfTimeError:
-            return GateAnswer(None, None, f"{self._seen:.0%} of the patterns seen")
-        return GateAnswer(False, None, "rigorous" if self._rigorous else "solver")
+            answer = GateAnswer(None, None, f"{self._seen:.0%} of the patterns seen")
+        return PatternOutcome(answer, self._rigorous, tuple(self._lessons), tuple(self._order))
 
     def _visit(self, pattern: dict[int, bool], share: float) -> None:
         """Depth first over the head; share: of all patterns, for progress."""
@@ -145,6 +159,7 @@ class _Search:
         mask = sum(1 << int(gate) for gate in answer.gates)
         value = sum(1 << int(gate) for gate, bit in zip(answer.gates, answer.bits, strict=True) if bit)
         self._conflicts.append((mask, value))
+        self._lessons.append(answer)
         return True
 
     def _tabulate(self, pattern: dict[int, bool]) -> None:

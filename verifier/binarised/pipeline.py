@@ -3,6 +3,7 @@
     attack      descents on integer levels, all disjuncts at once; onnxruntime confirms what they find
     presolve    exact interval reasoning closes disjuncts and makes the program small
     patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
+    lazy        clause learning on the later layers, linear programs for the first, rigorously
     engines     CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
 A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
@@ -14,11 +15,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from verifier.binarised.falsify import Falsifier, FalsifyOptions
+from verifier.binarised.lazy import LazyOptions, lazy_available, refutation, search_lazily
 from verifier.binarised.levels import Lattice
 from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
 from verifier.binarised.presolve import Reduced, presolve
@@ -27,7 +30,8 @@ from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
-from verifier.solve.gate_engines import ENGINES, GateAnswer, Run, gate_engine
+from verifier.proofs.file import ProofFile, Section, check_section, fingerprint
+from verifier.solve.gate_engines import COUNTER, ENGINES, GateAnswer, Run, gate_engine
 from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
 
 __all__ = ["Options", "prepare", "solve"]
@@ -36,6 +40,11 @@ Integers = NDArray[np.int64]
 
 AUTO = ("cp-sat", "highs")
 """The engines of ``auto``, in the order in which they are started."""
+AUTO_PROOF = ("cadical", "glucose")
+"""Those that write proofs, for the same order when one is asked for."""
+OWN = ("patterns", "lazy")
+LAZY_SHARE, LAZY_GATES = 0.1, 200
+"""Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
@@ -46,9 +55,11 @@ GRACE = 0.2
 
 @dataclass(frozen=True)
 class Options:
-    """engine: "auto", "patterns", or the name of one in ``verifier.solve.gate_engines``: the only exact one used.
+    """engine: "auto", "patterns", "lazy", or the name of one in ``verifier.solve.gate_engines``: the only exact one
+    used.
 
     threads: engines that may run side by side.  seed: makes a run repeatable up to the time that engines take.
+    keep_proof: called with the checked proof of an ``unsat``; where it is set, engines that prove go first.
     """
 
     engine: str = "auto"
@@ -57,9 +68,11 @@ class Options:
     trust: Trust = Trust.SOLVER
     falsify: FalsifyOptions = field(default_factory=FalsifyOptions)
     patterns: PatternOptions = field(default_factory=PatternOptions)
+    lazy: LazyOptions = field(default_factory=LazyOptions)
+    keep_proof: Callable[[ProofFile], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.engine not in ("auto", "patterns"):
+        if self.engine not in ("auto", *OWN):
             gate_engine(self.engine)
 
 
@@ -76,6 +89,7 @@ class State:
     stages: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    sections: dict[int, Section] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -110,8 +124,15 @@ def solve(query: Query, deadline: Deadline, options: Options | None = None, prog
     state.bounds = [DisjunctBounds() for _ in query.spec.disjuncts]
     started = time.monotonic()
     try:
-        works = [BoxWork(state, box) for box in query.boxes]
-        for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.patterns, BoxWork.climb, BoxWork.engines):
+        works = [BoxWork(state, number, box) for number, box in enumerate(query.boxes)]
+        for stage in (
+            BoxWork.attack,
+            BoxWork.presolve,
+            BoxWork.patterns,
+            BoxWork.climb,
+            BoxWork.lazy,
+            BoxWork.engines,
+        ):
             for number, work in enumerate(works):
                 if state.witness is None and work.open and not state.deadline.expired:
                     share = state.deadline.share(1 / (len(works) - number))
@@ -124,8 +145,8 @@ def solve(query: Query, deadline: Deadline, options: Options | None = None, prog
 class BoxWork:
     """One box on its way through the stages."""
 
-    def __init__(self, state: State, box: Box) -> None:
-        self._state, self._box = state, box
+    def __init__(self, state: State, number: int, box: Box) -> None:
+        self._state, self._number, self._box = state, number, box
         seeded = replace(state.options.falsify, seed=state.options.seed)
         self._falsifier = Falsifier(box, self._judge, seeded)
         self._reduced: Reduced | None = None
@@ -174,20 +195,42 @@ class BoxWork:
             return
         # In a portfolio the others get their chance.
         end = deadline.share(0.5) if self._state.options.engine == "auto" else deadline
-        answer = search_patterns(reduced.program, end, options, self._state.progress)
-        level = EvidenceLevel.RIGOROUS if answer.detail == "rigorous" else EvidenceLevel.SOLVER
-        self._conclude(answer, "sign patterns", level)
+        outcome = search_patterns(reduced.program, end, options, self._state.progress)
+        level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
+        if outcome.answer.sat is False and outcome.rigorous:
+            level = self._proved(level, conflicts=outcome.conflicts, order=outcome.order)
+        self._conclude(outcome.answer, "sign patterns", level)
+
+    def lazy(self, deadline: Deadline) -> None:
+        """Clause learning with linear programs for the first layer."""
+        reduced, options = self._reduced, self._state.options
+        if options.engine not in ("auto", "lazy") or reduced is None or reduced.program is None:
+            return
+        if isinstance(self._box.levels, Lattice):
+            return
+        if options.engine == "auto":
+            if not lazy_available() or sum(len(layer) for layer in reduced.program.layers[1:]) > LAZY_GATES:
+                return
+            deadline = deadline.share(LAZY_SHARE)
+        outcome = search_lazily(reduced.program, deadline, options.lazy, self._state.progress)
+        level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
+        if outcome.answer.sat is False and outcome.rigorous and options.keep_proof is not None:
+            steps = refutation(outcome, options.lazy)
+            level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
+        self._conclude(outcome.answer, "lazy clauses", level)
 
     def engines(self, deadline: Deadline) -> None:
         """The exact engines in processes of their own, in turns with the attack."""
         reduced, options = self._reduced, self._state.options
-        if options.engine == "patterns" or reduced is None or reduced.program is None:
+        if options.engine in OWN or reduced is None or reduced.program is None:
             return
         if isinstance(self._box.levels, Lattice):
             self._state.notes.append("inputs without a quantiser: searched for counterexamples only")
             self._climb_until(deadline)
             return
-        names = AUTO if options.engine == "auto" else (options.engine,)
+        names: tuple[str, ...] = (options.engine,)
+        if options.engine == "auto":
+            names = AUTO if options.keep_proof is None else (*AUTO_PROOF, *AUTO)
         waiting = [name for name in names if ENGINES[name].available]
         if len(waiting) < len(names):
             missing = [name for name in names if not ENGINES[name].available]
@@ -209,7 +252,10 @@ class BoxWork:
                     runs.remove(run)
                     if answer.sat is None and not deadline.expired:
                         self._state.notes.append(f"{run.engine.name} gave up: {answer.detail}")
-                    if self._conclude(answer, run.engine.name, EvidenceLevel.SOLVER):
+                    level = EvidenceLevel.SOLVER
+                    if answer.steps is not None:
+                        level = self._proved(level, whole=True, counter=COUNTER, steps=answer.steps)
+                    if self._conclude(answer, run.engine.name, level):
                         return
                 if runs and not deadline.expired:
                     self._climb_until(deadline.within(TURN))
@@ -217,6 +263,23 @@ class BoxWork:
         finally:
             for run in runs:
                 run.end()
+
+    def _proved(self, level: EvidenceLevel, **parts: Any) -> EvidenceLevel:
+        """PROOF where a proof is wanted and the section made of ``parts`` passes its check, else ``level``."""
+        state, reduced = self._state, self._reduced
+        assert reduced is not None
+        assert reduced.program is not None
+        if state.options.keep_proof is None:
+            return level
+        section = Section(self._number, fingerprint(reduced.program), **parts)
+        begun = time.monotonic()
+        fault = check_section(section, reduced.program, state.deadline)
+        state.counts["seconds of checking the proof"] = round(time.monotonic() - begun, 3)
+        if fault:
+            state.notes.append(f"the proof was not accepted: {fault}")
+            return level
+        state.sections[self._number] = section
+        return EvidenceLevel.PROOF
 
     def _conclude(self, answer: GateAnswer, method: str, level: EvidenceLevel) -> bool:
         """Whether the box is decided by an engine's answer."""
@@ -289,6 +352,8 @@ def _result(state: State, seconds: float) -> Result:
         if weakest is EvidenceLevel.SOLVER and state.options.trust is Trust.RIGOROUS:
             message = "unsat by the word of a solver only, which --trust rigorous does not accept"
             return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
+        if state.options.keep_proof is not None and weakest is not EvidenceLevel.SOLVER:
+            state.options.keep_proof(ProofFile(state.query.model.sha256, state.sections))
         return Result(Verdict.UNSAT, None, Evidence(weakest, methods), bounds, statistics)
     still = "; ".join([f"{len(state.open)} of {len(bounds)} disjuncts remain open", *dict.fromkeys(state.notes)])
     if state.interrupted:

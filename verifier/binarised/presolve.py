@@ -118,7 +118,7 @@ class _Substitution:
 
 
 def _reduce(
-    weights: sp.csr_array, thresholds: Integers, upper: Integers, slack: int
+    weights: sp.csr_array, thresholds: Integers, upper: Integers, slack: Integers
 ) -> tuple[Rows, Integers, Integers]:
     """Open rows without repetitions; per row whether it is fixed (-1 where not) and which open row it is.
 

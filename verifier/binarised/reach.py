@@ -14,7 +14,6 @@ HiGHS's tolerances; one that fails the check is not used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import highspy
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from verifier.deadline import Deadline
 from verifier.encodings.milp.model import MilpModel
 from verifier.encodings.sat.program import Rows
+from verifier.proofs.conflict import Conflict, refutes
 from verifier.solve.highs import minimise
 from verifier.solve.outcome import Status
 
@@ -34,28 +34,6 @@ GRAIN = 2**16
 """Multipliers are rounded to integers of about this size."""
 OUT_OF_REACH = -1e-7
 INFINITE = highspy.kHighsInf
-
-
-@dataclass(frozen=True, eq=False)
-class Conflict:
-    """Gates ``gates`` cannot have the values ``bits`` together: ``multipliers``, positive integers, combine their
-    rows."""
-
-    gates: Integers
-    bits: NDArray[np.bool_]
-    multipliers: Integers
-
-
-def refutes(rows: Rows, counts: Integers, conflict: Conflict) -> bool:
-    """Whether the combination of rows has no solution within the counts; exact."""
-    signs = np.where(conflict.bits, 1, -1)
-    factors = conflict.multipliers * signs
-    if np.any(conflict.multipliers < 0):
-        return False
-    combined = rows.weights[conflict.gates].T @ factors
-    thresholds = rows.thresholds[conflict.gates]
-    needed = int(conflict.multipliers @ np.where(conflict.bits, thresholds, 1 - thresholds))
-    return int(np.maximum(combined, 0) @ counts) < needed
 
 
 class Reach:

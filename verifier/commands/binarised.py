@@ -10,6 +10,7 @@ from verifier.binarised.query import BinarisedModel, Query
 from verifier.deadline import Deadline
 from verifier.options import Trust
 from verifier.progress import Progress
+from verifier.report.outputs import check_writable, write_whole
 from verifier.verdict import Result, Witness
 from verifier.vnnlib.read import read
 
@@ -22,10 +23,14 @@ def check_binarised(
     threads: int,
     seed: int,
     trust: Trust,
+    proof: Path | None,
     progress: Progress,
 ) -> tuple[Result, Callable[[Path, Witness], None]]:
-    """The result, and how to draw its witness.  Raises InputError."""
-    options = pipeline.Options(engine=engine, threads=threads, seed=seed, trust=trust)
+    """The result, and how to draw its witness.  proof: where to write that of an ``unsat``.  Raises InputError."""
+    if proof is not None:
+        check_writable(proof)
+    keep = None if proof is None else lambda found: write_whole(proof, found.text())
+    options = pipeline.Options(engine=engine, threads=threads, seed=seed, trust=trust, keep_proof=keep)
     query = pipeline.prepare(model, read(spec))
     result = pipeline.solve(query, deadline, options, progress)
     return result, lambda path, witness: draw(path, query, witness)

@@ -14,22 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifier.encodings.milp.gates import gate_milp
+from verifier.encodings.sat.gates import gate_formula
 from verifier.encodings.sat.program import Program, Rows
 from verifier.errors import OptionError, SolverError
-from verifier.solve import cp_sat_run, highs_run
+from verifier.solve import cnf_run, cp_sat_run, highs_run
 from verifier.solve.arrays import program as arrays
 from verifier.solve.worker import Worker
 
 Integers = NDArray[np.int64]
 
+COUNTER = "modulo"
+"""The form in which CNF solvers get cardinality constraints; the smallest, and the fastest of four where compared."""
+
 
 @dataclass(frozen=True, eq=False)
 class GateAnswer:
-    """sat: True with levels (levels,), False, or None where the engine gave up for the reason ``detail``."""
+    """sat: True with levels (levels,), False, or None where the engine gave up for the reason ``detail``.
+
+    steps: of a DRAT proof about ``gate_formula(program)``, from engines that make one.
+    """
 
     sat: bool | None
     levels: Integers | None = None
     detail: str = ""
+    steps: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Run:
 def gate_engine(name: str) -> GateEngine:
     """Raises OptionError for an unknown name, or an engine that is not installed."""
     if name not in ENGINES:
-        raise OptionError(f"unknown engine {name!r}; use one of {', '.join(('auto', 'patterns', *ENGINES))}")
+        raise OptionError(f"unknown engine {name!r}; use one of {', '.join(('auto', 'patterns', 'lazy', *ENGINES))}")
     engine = ENGINES[name]
     if not engine.available:
         raise OptionError(
@@ -133,10 +141,31 @@ def _highs_answer(message: Any, program: Program) -> GateAnswer | None:
     return GateAnswer(None, None, message["status"])
 
 
+def _cnf_request(solver: str) -> Callable[[Program, float, Integers | None, int], cnf_run.Request]:
+    def request(program: Program, seconds: float, hint: Integers | None, seed: int) -> cnf_run.Request:
+        formula = gate_formula(program, COUNTER)
+        phases = []
+        for order, level in zip(formula.levels, [] if hint is None else hint.tolist(), strict=hint is not None):
+            phases += [literal if j < level else -literal for j, literal in enumerate(order)]
+        return cnf_run.Request(solver=solver, clauses=formula.clauses, assumed_phases=phases, proof=True)
+
+    return request
+
+
+def _cnf_answer(message: Any, program: Program) -> GateAnswer:
+    if message["status"] == "unsat":
+        return GateAnswer(False, steps=tuple(message["steps"] or ()))
+    if message["status"] == "sat":
+        return GateAnswer(True, gate_formula(program, COUNTER).decode(message["model"]))
+    return GateAnswer(None, None, message["detail"])
+
+
 ENGINES = {
     engine.name: engine
     for engine in (
         GateEngine("cp-sat", "cp_sat_run.py", ("ortools", "ortools"), _cp_sat_request, _plain_answer),
+        GateEngine("glucose", "cnf_run.py", ("pysat", "python-sat"), _cnf_request("glucose4"), _cnf_answer),
+        GateEngine("cadical", "cnf_run.py", ("pysat", "python-sat"), _cnf_request("cadical153"), _cnf_answer),
         GateEngine("highs", "highs_run.py", ("highspy", "highspy"), _highs_request, _highs_answer),
     )
 }
