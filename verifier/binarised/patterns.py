@@ -99,7 +99,7 @@ class _Search:
         low, high = self._first.weights.minimum(0) @ program.counts, self._first.weights.maximum(0) @ program.counts
         # Gates first whose rarer value needs most levels at their ends: it leaves least to the others.
         room = np.minimum(high - self._first.thresholds, self._first.thresholds - 1 - low)
-        self._order = np.argsort(room / (high - low), kind="stable").tolist()
+        self._order = np.argsort(room / np.maximum(high - low, 1), kind="stable").tolist()
         block = min(options.block, count)
         self._head, self._tail = self._order[: count - block], self._order[count - block :]
         numbers = np.arange(2**block, dtype=np.int64)
@@ -195,9 +195,11 @@ class _Search:
     def _satisfying(self, base: Singles, rows: Integers) -> NDArray[np.bool_]:
         bits = self._tail_bits[rows]
         weights = self._dense[0]
-        values = bits @ weights[:, self._tail].T + (weights @ base - self._sides[0])
-        for weights, side in zip(self._dense[1:], self._sides[1:], strict=True):
-            values = (values > 0).astype(np.float32) @ weights.T - side
+        # OpenBLAS sets the invalid flag on some tiny matrices, though all numbers are finite.
+        with np.errstate(invalid="ignore"):
+            values = bits @ weights[:, self._tail].T + (weights @ base - self._sides[0])
+            for weights, side in zip(self._dense[1:], self._sides[1:], strict=True):
+                values = (values > 0).astype(np.float32) @ weights.T - side
         return np.asarray((values > 0).all(axis=1))
 
     def _sieve(self, alive: NDArray[np.bool_], numbers: Integers, used: int) -> int:

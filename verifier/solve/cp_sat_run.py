@@ -1,4 +1,5 @@
-"""One run of CP-SAT on a program of gates: the only file that calls OR-tools.  Runs in a process of its own.
+"""One run of CP-SAT on a program of gates: the only file that calls OR-tools.  Runs in a process of its own:
+OR-tools and highspy carry versions of HiGHS that cannot be loaded side by side.
 
 Levels are integer variables, gates Boolean ones, each with two reified linear constraints.  With
 ``linearization_level = 2`` every reified constraint also enters the linear relaxation: without it dense instances
@@ -73,13 +74,18 @@ def run(request: Request) -> Answer:
 
 
 def main() -> None:
-    request = pickle.load(sys.stdin.buffer)
-    try:
-        answer = run(request)
-    except ModuleNotFoundError as error:
-        answer = Answer(status="missing", levels=None, detail=str(error))
-    pickle.dump(answer, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+    """Answers pickled requests until the stream ends."""
+    while True:
+        try:
+            request = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            answer = run(request)
+        except ImportError as error:
+            answer = Answer(status="missing", levels=None, detail=str(error))
+        pickle.dump(answer, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
