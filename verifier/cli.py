@@ -104,6 +104,13 @@ def check(
             help="Exact engine for binarised networks: auto, patterns, lazy, cp-sat, highs, cadical, glucose."
         ),
     ] = "auto",
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--model", help="Another binarised network that the same input shall fool; repeat for more."),
+    ] = None,
+    together: Annotated[
+        str, typer.Option(help="How several are fooled: same (one disjunct for all), any (each by some), majority.")
+    ] = "same",
     proof: Annotated[Path | None, typer.Option(help="Keep the checked proof of an unsat (binarised networks).")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Write a line per stage and second to stderr.")
@@ -116,7 +123,9 @@ def check(
     outputs = Outputs(json, result_file, save_counterexample, image)
     try:
         outputs.check()
-        code = _check(model, spec, timeout, device, threads, seed, trust, outputs, engine, proof, verbose)
+        code = _check(
+            model, spec, timeout, device, threads, seed, trust, outputs, engine, proof, also or [], together, verbose
+        )
     except InputError as error:
         _report_error(error, outputs)
         raise typer.Exit(2) from None
@@ -134,6 +143,8 @@ def _check(
     outputs: Outputs,
     engine: str,
     proof: Path | None,
+    also: list[Path],
+    together: str,
     verbose: bool,
 ) -> int:
     from verifier.options import check_device, limit_threads, parse_trust, positive_seconds
@@ -159,11 +170,13 @@ def _check(
         if binarised is not None:
             from verifier.commands.binarised import check_binarised
 
-            result, draw = check_binarised(binarised, spec, deadline, engine, threads, seed, level, proof, line)
+            result, draw = check_binarised(
+                binarised, spec, deadline, engine, threads, seed, level, proof, also, together, line
+            )
             context |= {"model_sha256": binarised.sha256}
             _publish(result, draw, outputs, context)
             return 130 if result.message.startswith("interrupted") else 0
-        for option, used in (("--engine", engine != "auto"), ("--proof", proof is not None)):
+        for option, used in (("--engine", engine != "auto"), ("--proof", proof is not None), ("--model", bool(also))):
             if used:
                 raise OptionError(f"{option} is for binarised networks; {model} is none" + (reason and f" ({reason})"))
         from verifier.api import prepare

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from verifier.binarised.query import Box
@@ -23,11 +22,7 @@ from verifier.deadline import Deadline
 
 Integers = NDArray[np.int64]
 Singles = NDArray[np.float32]
-Matrix = Singles | sp.csr_array
 Judge = Callable[[Integers], bool]
-
-DENSE_LIMIT = 2**25
-"""Weights up to this many entries are kept dense."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +53,7 @@ class Falsifier:
         self._free = box.levels.free
         self._counts = box.levels.count[self._free].astype(np.float32)
         self._size = len(box.levels.count)
-        layers = [layer.weights for layer in box.layers]
-        layers[0] = layers[0][:, self._free]
-        self._weights = [_matrix(weights) for weights in layers]
+        self._layers = [box.layers[0].products.columns(self._free), *(layer.products for layer in box.layers[1:])]
         self._thresholds = [(layer.thresholds - 0.5).astype(np.float32) for layer in box.layers]
         rows = np.concatenate([goal.thresholds for goal in box.goals])
         self._goal_of_row = np.repeat(np.arange(len(box.goals)), [len(goal.thresholds) for goal in box.goals])
@@ -147,18 +140,18 @@ class Falsifier:
         self.evaluations += len(k)
         bits, distances = [], []
         before = k
-        for weights, threshold in zip(self._weights, self._thresholds, strict=True):
-            distance = _product(before, weights) - threshold
+        for layer, threshold in zip(self._layers, self._thresholds, strict=True):
+            distance = layer.forward(before) - threshold
             before = (distance > 0).astype(np.float32)
             distances.append(distance)
             bits.append(before)
         return bits, distances
 
     def _backward(self, gradient: Singles, distances: list[Singles]) -> Singles:
-        for weights, distance in zip(reversed(self._weights), reversed(distances), strict=True):
+        for layer, distance in zip(reversed(self._layers), reversed(distances), strict=True):
             width = 0.5 * np.abs(distance).mean(axis=1, keepdims=True) + 1
             scaled = distance / width
-            gradient = _transposed(gradient / (1 + scaled * scaled), weights)
+            gradient = layer.backward(gradient / (1 + scaled * scaled))
         return gradient
 
     def _hits(self, k: Singles, slack: Singles) -> Integers | None:
@@ -180,25 +173,3 @@ class Falsifier:
                 return point
             self.refused += 1
         return None
-
-
-def _matrix(weights: sp.csr_array) -> Matrix:
-    """Dense float32 where it is small, else sparse."""
-    rows, columns = weights.shape
-    if rows * columns <= DENSE_LIMIT:
-        return weights.toarray().astype(np.float32)
-    return sp.csr_array(weights.astype(np.float32))
-
-
-def _product(x: Singles, weights: Matrix) -> Singles:
-    """``x @ weights.T``."""
-    if isinstance(weights, np.ndarray):
-        return x @ weights.T
-    return np.ascontiguousarray((weights @ x.T).T)
-
-
-def _transposed(x: Singles, weights: Matrix) -> Singles:
-    """``x @ weights``."""
-    if isinstance(weights, np.ndarray):
-        return x @ weights
-    return np.ascontiguousarray((weights.T @ x.T).T)

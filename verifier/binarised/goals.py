@@ -52,6 +52,7 @@ class GoalMaker:
 
     def __init__(self, outputs: Outputs) -> None:
         self._outputs = outputs
+        self._dense = outputs.weights.toarray()
         negative = np.asarray(outputs.weights.minimum(0).sum(axis=1)).reshape(-1)
         positive = np.asarray(outputs.weights.maximum(0).sum(axis=1)).reshape(-1)
         self._low, self._high = negative + outputs.offset, positive + outputs.offset
@@ -76,10 +77,10 @@ class GoalMaker:
             weights.append(row)
             thresholds.append(threshold)
             exact &= decides
-        stacked = sp.csr_array(sp.vstack(weights)) if weights else sp.csr_array((0, self._outputs.weights.shape[1]))
-        return Goal(sp.csr_array(stacked.astype(np.int64)), np.array(thresholds, np.int64), exact)
+        stacked = np.stack(weights) if weights else np.zeros((0, self._dense.shape[1]), np.int64)
+        return Goal(sp.csr_array(stacked), np.array(thresholds, np.int64), exact)
 
-    def _row(self, coefficients: Floats, bound: float, strict: bool, source: str) -> tuple[sp.csr_array, int, bool]:
+    def _row(self, coefficients: Floats, bound: float, strict: bool, source: str) -> tuple[Integers, int, bool]:
         named = np.flatnonzero(coefficients)
         comparison = len(named) == 2 and bound == 0 and coefficients[named].sum() == 0
         if comparison:
@@ -93,14 +94,14 @@ class GoalMaker:
             )
         return self._linear(coefficients, bound)
 
-    def _compare(self, less: int, more: int, strict: bool) -> tuple[sp.csr_array, int, bool]:
+    def _compare(self, less: int, more: int, strict: bool) -> tuple[Integers, int, bool]:
         """``y_less <= y_more``, or ``<`` where strict."""
         outputs = self._outputs
-        row = outputs.weights[[more]] - outputs.weights[[less]]
+        row = _integers(self._dense[more] - self._dense[less])
         if outputs.softmax or outputs.chain is None:
             # Integers: y_more - y_less >= 0 or >= 1.
             threshold = int(outputs.offset[less] - outputs.offset[more]) + (1 if strict else 0)
-            return _integers(row), threshold, True
+            return row, threshold, True
         table = self._table
         assert table is not None
         lower, upper = table[less], table[more]
@@ -108,12 +109,12 @@ class GoalMaker:
         possible = reached < len(upper)
         shift = int(outputs.offset[more] - outputs.offset[less])
         if not np.any(possible):
-            return _integers(row), int(self._high[more] - self._low[less]) + 1 - shift, True
+            return row, int(self._high[more] - self._low[less]) + 1 - shift, True
         sums_more = reached[possible] + int(self._low[more])
         sums_less = np.flatnonzero(possible) + int(self._low[less])
         differences = sums_more - sums_less
         threshold = int(differences.min()) - shift
-        return _integers(row), threshold, bool(np.all(differences == differences.min()))
+        return row, threshold, bool(np.all(differences == differences.min()))
 
     @cached_property
     def _table(self) -> list[Floats] | None:
@@ -130,21 +131,21 @@ class GoalMaker:
         sizes = (self._high - self._low).astype(int) + 1
         return [values[: sizes[j], j] for j in range(len(outputs))]
 
-    def _linear(self, coefficients: Floats, bound: float) -> tuple[sp.csr_array, int, bool]:
+    def _linear(self, coefficients: Floats, bound: float) -> tuple[Integers, int, bool]:
         """Any row, weakened by everything that rounding could add."""
         slope, shift, error = self._affine
         outputs = self._outputs
         scaled = coefficients * slope
-        row = sp.csr_array(-(scaled[None, :] @ outputs.weights))
+        row = -(scaled @ self._dense)
         needed = -bound - float(np.abs(coefficients) @ error) + float(coefficients @ (slope * outputs.offset + shift))
         needed -= SLACK * (abs(bound) + float(np.abs(coefficients) @ np.abs(slope * outputs.offset + shift))) * 2.0**-20
-        row.eliminate_zeros()
-        if np.all(row.data == np.rint(row.data)) and np.abs(row.data).max(initial=0) < SCALE:
+        largest = float(np.abs(row).max(initial=0.0))
+        if np.all(row == np.rint(row)) and largest < SCALE:
             return _integers(row), int(np.ceil(needed)), False
-        factor = 2.0 ** np.floor(np.log2(SCALE / np.abs(row.data).max()))
+        factor = 2.0 ** np.floor(np.log2(SCALE / largest))
         integers = _integers(row * factor)
         # Every rounded coefficient is off by at most a half.
-        return integers, int(np.ceil(needed * factor - row.nnz / 2 - 1)), False
+        return integers, int(np.ceil(needed * factor - np.count_nonzero(row) / 2 - 1)), False
 
     @cached_property
     def _affine(self) -> tuple[Floats, Floats, Floats]:
@@ -172,12 +173,8 @@ class GoalMaker:
         return slope, shift, error
 
 
-def _integers(row: sp.csr_array) -> sp.csr_array:
-    result = sp.csr_array(row)
-    result.data = np.rint(result.data)
-    result = sp.csr_array(result.astype(np.int64))
-    result.eliminate_zeros()
-    return result
+def _integers(row: Floats) -> Integers:
+    return np.rint(row).astype(np.int64)
 
 
 def _check_softmax(spec: Spec) -> None:

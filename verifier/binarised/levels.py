@@ -118,6 +118,16 @@ class LevelFinder:
             ) from None
         return _progression(first, places, values, low, high, (lower + upper) / 2, source)
 
+    def agrees(self, other: LevelFinder, lower: Floats, upper: Floats) -> bool:
+        """Whether both quantisers have the same levels everywhere in the box."""
+        if self._quantiser.uniform and other._quantiser.uniform:
+            low, high = ordinals(np.array([lower.min(), upper.max()], np.float32)).tolist()
+            mine, theirs = self._jumps(low, high), other._jumps(low, high)
+            return all(np.array_equal(a, b) for a, b in zip(mine, theirs, strict=True))
+        here, there = self(lower, upper), other(lower, upper)
+        pairs = zip((here.base, here.gain, *here.starts), (there.base, there.gain, *there.starts), strict=False)
+        return len(here.starts) == len(there.starts) and all(np.array_equal(a, b) for a, b in pairs)
+
     def _steps(self, low: Integers, high: Integers) -> tuple[Floats, list[Integers], list[Floats]]:
         return steps(lambda at: self._quantiser(floats(at).astype(np.float64)), low, high)
 

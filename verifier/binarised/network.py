@@ -18,6 +18,7 @@ float32, and every threshold was found by asking onnxruntime (see ``steps``).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,7 @@ from numpy.typing import NDArray
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bits = NDArray[np.bool_]
+Matrix = NDArray[np.float32] | sp.csr_array
 
 
 class Quantising(Protocol):
@@ -46,12 +48,88 @@ class Elementwise(Protocol):
         ...
 
 
+DENSE_LIMIT = 2**25
+"""Weights up to this many entries are also kept dense."""
+
+
+@dataclass(frozen=True, eq=False)
+class Products:
+    """A layer's products in float32, for the falsifier; exact, for sums below 2**24.
+
+    weights: (gates, before).  blocks: rows and columns of the only blocks that are not zero, together all rows and
+    columns in order; None for one block.
+    """
+
+    weights: sp.csr_array
+    blocks: tuple[tuple[slice, slice], ...] | None = None
+
+    @cached_property
+    def parts(self) -> tuple[tuple[slice, slice, Matrix], ...]:
+        """Rows, columns and entries of every block."""
+        whole = (slice(0, self.weights.shape[0]), slice(0, self.weights.shape[1]))
+        return tuple((*block, _singles(self.weights[block])) for block in self.blocks or (whole,))
+
+    def prepare(self) -> None:
+        """Make the dense blocks now rather than at the first product."""
+        assert self.parts
+
+    def columns(self, chosen: Integers) -> Products:
+        """The same for some of the columns; only for layers of one block."""
+        if len(chosen) == self.weights.shape[1]:
+            return self
+        ((rows, _, part),) = self.parts
+        if not isinstance(part, np.ndarray):
+            return Products(sp.csr_array(self.weights[:, chosen]))
+        narrowed = Products(self.weights)
+        # Cut out of the dense entries at hand, and put where ``parts`` would leave them: much faster than from CSR.
+        narrowed.__dict__["parts"] = ((rows, slice(0, len(chosen)), np.ascontiguousarray(part[:, chosen])),)
+        return narrowed
+
+    def forward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``x @ weights.T``: (B, before) to (B, gates)."""
+        products = [_times_transposed(x[:, columns], part) for _, columns, part in self.parts]
+        return products[0] if len(products) == 1 else np.concatenate(products, axis=1)
+
+    def backward(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """``x @ weights``: (B, gates) to (B, before)."""
+        products = [_times(x[:, rows], part) for rows, _, part in self.parts]
+        return products[0] if len(products) == 1 else np.concatenate(products, axis=1)
+
+
+def _singles(weights: sp.csr_array) -> Matrix:
+    """Dense where that is small."""
+    rows, columns = weights.shape
+    singles = sp.csr_array(weights.astype(np.float32))
+    return singles.toarray() if rows * columns <= DENSE_LIMIT else singles
+
+
+def _times(x: NDArray[np.float32], weights: Matrix) -> NDArray[np.float32]:
+    if isinstance(weights, np.ndarray):
+        return x @ weights
+    return np.ascontiguousarray((weights.T @ x.T).T)
+
+
+def _times_transposed(x: NDArray[np.float32], weights: Matrix) -> NDArray[np.float32]:
+    if isinstance(weights, np.ndarray):
+        return x @ weights.T
+    return np.ascontiguousarray((weights @ x.T).T)
+
+
 @dataclass(frozen=True, eq=False)
 class Gates:
-    """weights: (gates, before) integers.  thresholds: (gates,)."""
+    """weights: (gates, before) integers.  thresholds: (gates,).  shared: the products of the same weights elsewhere.
+
+    blocks: see ``Products``.
+    """
 
     weights: sp.csr_array
     thresholds: Integers
+    shared: Products | None = None
+    blocks: tuple[tuple[slice, slice], ...] | None = None
+
+    @cached_property
+    def products(self) -> Products:
+        return Products(self.weights, self.blocks) if self.shared is None else self.shared
 
     def __len__(self) -> int:
         return len(self.thresholds)

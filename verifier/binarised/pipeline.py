@@ -13,7 +13,7 @@ still open.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -114,8 +114,16 @@ class State:
             self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - begun
 
 
-def solve(query: Query, deadline: Deadline, options: Options | None = None, progress: Progress = silent) -> Result:
+def solve(
+    query: Query,
+    deadline: Deadline,
+    options: Options | None = None,
+    progress: Progress = silent,
+    attack_only: bool = False,
+) -> Result:
     """Decide the query within the deadline.  Ctrl-C ends the run with what is known so far.
+
+    attack_only: look for a counterexample for a moment, and leave the rest undecided.
 
     Raises SoundnessError when two of our own results contradict each other.
     """
@@ -125,14 +133,8 @@ def solve(query: Query, deadline: Deadline, options: Options | None = None, prog
     started = time.monotonic()
     try:
         works = [BoxWork(state, number, box) for number, box in enumerate(query.boxes)]
-        for stage in (
-            BoxWork.attack,
-            BoxWork.presolve,
-            BoxWork.patterns,
-            BoxWork.climb,
-            BoxWork.lazy,
-            BoxWork.engines,
-        ):
+        stages = (BoxWork.attack, BoxWork.presolve, BoxWork.patterns, BoxWork.climb, BoxWork.lazy, BoxWork.engines)
+        for stage in (BoxWork.attack, BoxWork.climb) if attack_only else stages:
             for number, work in enumerate(works):
                 if state.witness is None and work.open and not state.deadline.expired:
                     share = state.deadline.share(1 / (len(works) - number))
@@ -140,6 +142,29 @@ def solve(query: Query, deadline: Deadline, options: Options | None = None, prog
     except KeyboardInterrupt:
         state.interrupted = True
     return _result(state, time.monotonic() - started)
+
+
+def solve_all(
+    queries: Iterable[Query], deadline: Deadline, options: Options | None = None, progress: Progress = silent
+) -> tuple[Result, Query]:
+    """The last query's answer, or an earlier one's ``sat``: each ``sat`` implies the next.
+
+    All but the last are only attacked.
+    """
+    waiting = iter(queries)
+    query = next(waiting)
+    begun = time.monotonic()
+    # The first wave of descents is all that many need; only then the next query is built.
+    result = solve(query, deadline, options, progress, attack_only=True)
+    for following in waiting:
+        if result.verdict is Verdict.SAT:
+            return result, query
+        query = following
+        result = solve(query, deadline, options, progress, attack_only=True)
+    if result.verdict is not Verdict.SAT:
+        result = solve(query, deadline, options, progress)
+        result = replace(result, statistics=replace(result.statistics, seconds=time.monotonic() - begun))
+    return result, query
 
 
 class BoxWork:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,7 +14,6 @@ from verifier.binarised.goals import Goal, GoalMaker
 from verifier.binarised.levels import Lattice, LevelFinder, Levels, lattice
 from verifier.binarised.network import BinarisedNetwork, Gates
 from verifier.errors import SpecError
-from verifier.model.replay import OnnxReplay
 from verifier.verdict import Witness
 from verifier.vnnlib.spec import Spec
 
@@ -26,6 +26,14 @@ ROUNDING = 0.5
 """A sum over real inputs may be off by less than this, or the lattice says nothing about the rest of the box."""
 
 
+class Replaying(Protocol):
+    """The model itself, run by onnxruntime; see ``OnnxReplay``."""
+
+    def run(self, x: Floats) -> Floats: ...
+
+    def representable(self, x: Floats, lower: Floats, upper: Floats) -> Floats: ...
+
+
 @dataclass(frozen=True, eq=False)
 class BinarisedModel:
     """A model file in its integer form, compared with onnxruntime, and the means to run the original.
@@ -34,7 +42,7 @@ class BinarisedModel:
     """
 
     network: BinarisedNetwork
-    replay: OnnxReplay
+    replay: Replaying
     path: Path
     sha256: str
     finder: LevelFinder | None
@@ -74,9 +82,8 @@ class Query:
         return None
 
 
-def prepare(model: BinarisedModel, spec: Spec) -> Query:
-    """Raises SpecError when the property does not fit the network."""
-    network = model.network
+def check_sizes(network: BinarisedNetwork, spec: Spec) -> None:
+    """Raises SpecError when the property has other numbers of inputs or outputs."""
     for kind, letter, wanted, found in (
         ("input", "X", network.n_inputs, spec.n_inputs),
         ("output", "Y", network.n_outputs, spec.n_outputs),
@@ -87,6 +94,11 @@ def prepare(model: BinarisedModel, spec: Spec) -> Query:
                 f"but the model has {wanted} {kind} values; use the property made for this model",
                 spec.source or None,
             )
+
+
+def prepare(model: BinarisedModel, spec: Spec) -> Query:
+    """Raises SpecError when the property does not fit the network."""
+    check_sizes(model.network, spec)
     goals = model.goals.goals(spec)
     groups: dict[tuple[bytes, bytes], list[int]] = {}
     for position, disjunct in enumerate(spec.disjuncts):
@@ -126,6 +138,9 @@ def integer_box(
             source or None,
         )
     first = layers[0]
-    weights = first.weights if np.all(levels.gain == 1) else first.weights * levels.gain[None, :]
-    shifted = Gates(sp.csr_array(weights), first.thresholds - first.weights @ levels.base)
+    thresholds = first.thresholds - first.weights @ levels.base
+    if np.all(levels.gain == 1):
+        shifted = Gates(first.weights, thresholds, first.products)
+    else:
+        shifted = Gates(sp.csr_array(first.weights * levels.gain[None, :]), thresholds)
     return levels, (shifted, *layers[1:])

@@ -56,6 +56,8 @@ def load_binarised(path: str | Path, limit: int = DEFAULT_LIMIT) -> tuple[Binari
     finder = None if network.quantiser is None else LevelFinder(network.quantiser)
     loaded = BinarisedModel(network, replay, path, digest.hexdigest(), finder, GoalMaker(network.outputs))
     check(loaded)
+    for layer in network.layers:
+        layer.products.prepare()
     return loaded, ""
 
 
