@@ -183,3 +183,19 @@ def thinned(values: Floats) -> Floats:
     )
     _, first = np.unique(keys, axis=0, return_index=True)
     return values[np.sort(first)]
+
+
+def tiny_network(seed: int, n_inputs: int, n_outputs: int, step: float = 0.1) -> bytes:
+    """Div and Round by ``step``, one to three layers of signs, a real bias on the scores."""
+    rng = np.random.default_rng(seed)
+    writer = Writer()
+    value, width = writer.add("Round", writer.add("Div", "x", writer.constant(step))), n_inputs
+    size = int(n_inputs / step)
+    for _ in range(int(rng.integers(1, 4))):
+        wide = int(rng.integers(3, 7))
+        sums = writer.add("MatMul", value, writer.constant(rng.choice((-1, 1), (width, wide))))
+        half = rng.integers(-(size // 4) - 1, size // 4 + 1, wide) + 0.5
+        value, width, size = writer.add("Sign", writer.add("Sub", sums, writer.constant(half))), wide, wide
+    sums = writer.add("MatMul", value, writer.constant(rng.choice((-1, 1), (width, n_outputs))))
+    output = writer.add("Add", sums, writer.constant(rng.normal(size=n_outputs)))
+    return writer.model(n_inputs, output, n_outputs)

@@ -61,6 +61,10 @@ def _queries(models: list[BinarisedModel], others: Sequence[Path], spec: Spec, w
 
 def draw(path: Path, query: Query, witness: Witness) -> None:
     """Write the witness's picture.  Raises OutputPathError."""
+    import numpy as np
+
+    from verifier.report.layout import image_layout
+    from verifier.report.level_map import level_panel
     from verifier.report.original import recover_original
     from verifier.report.pictures import save_triple, score_lines
 
@@ -69,6 +73,12 @@ def draw(path: Path, query: Query, witness: Witness) -> None:
     shape = model.network.input_shape
     guess = recover_original(disjunct.lower, disjunct.upper, shape)
     original = model.replay.representable(guess, disjunct.lower, disjunct.upper)
+    layout = image_layout(shape)
+    extras = []
+    if layout is not None and model.network.quantiser is not None:
+        moves = (model.network.quantiser(witness.x) - model.network.quantiser(original)).astype(np.int64)
+        counts = next(box.levels.count for box in query.boxes if witness.disjunct in box.positions)
+        extras = [level_panel(moves, counts, layout)]
     save_triple(
         path,
         original,
@@ -79,4 +89,5 @@ def draw(path: Path, query: Query, witness: Witness) -> None:
         counterexample_lines=score_lines(witness.y),
         lower=disjunct.lower,
         upper=disjunct.upper,
+        extras=extras,
     )
