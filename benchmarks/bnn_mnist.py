@@ -33,6 +33,7 @@ def main(
     pattern: Annotated[str, typer.Option("--filter", help="Only properties whose name matches this.")] = "",
     timeout: Annotated[float, typer.Option(help="Seconds per instance.")] = 90.0,
     engine: Annotated[str, typer.Option(help="As for verify.")] = "auto",
+    prove: Annotated[bool, typer.Option("--prove", help="With proofs, checked within the limit.")] = False,
     folder: Annotated[Path, typer.Option(help="Where instances.csv lies.")] = SHARED / "benchmarks/bnn_mnist",
     results: Annotated[Path | None, typer.Option(help="Append one CSV row per instance.")] = None,
 ) -> None:
@@ -43,6 +44,7 @@ def main(
     if (folder / "reference.csv").exists():
         with (folder / "reference.csv").open() as file:
             known = {row["vnnlib"]: row["verdict"] for row in csv.DictReader(file)}
+    options = pipeline.Options(engine=engine, keep_proof=(lambda proof: None) if prove else None)
     models: dict[str, BinarisedModel] = {}
     families: dict[str, list[tuple[Verdict, float]]] = defaultdict(list)
     wrong = 0
@@ -55,7 +57,7 @@ def main(
         spec = read(folder / vnnlib)
         started = time.perf_counter()
         query = pipeline.prepare(models[onnx], spec)
-        result = pipeline.solve(query, Deadline.after(timeout), pipeline.Options(engine=engine))
+        result = pipeline.solve(query, Deadline.after(timeout), options)
         seconds = time.perf_counter() - started
         name = Path(vnnlib).name.removesuffix(".gz").removesuffix(".vnnlib")
         reference = known.get(vnnlib, "unknown")
@@ -64,6 +66,8 @@ def main(
         methods = "" if result.evidence is None else f"{result.evidence.level}: {', '.join(result.evidence.methods)}"
         typer.echo(f"{name:24} {result.verdict:8} {seconds:8.3f}  {methods or result.message}{'  WRONG' * contradicts}")
         families[name.rsplit("_", 1)[0]].append((result.verdict, seconds))
+        if prove and (checked := result.statistics.counts.get("seconds of checking the proof")) is not None:
+            typer.echo(f"{'':24} of these {checked:.3f} for checking the proof")
         if results is not None:
             with results.open("a") as file:
                 csv.writer(file).writerow([onnx, vnnlib, result.verdict, f"{seconds:.4f}", methods])
