@@ -66,6 +66,8 @@ class Lattice:
     count: Integers
     ragged: bool
     """Whether the box goes beyond its outermost lattice points, by less than 1."""
+    rounding: float
+    """By how much onnxruntime's sums of the first layer may differ from the real ones."""
 
     @property
     def gain(self) -> Integers:
@@ -86,8 +88,8 @@ class Lattice:
         return self.values(k).astype(np.float64)
 
 
-def lattice(lower: Floats, upper: Floats, source: str = "") -> Lattice:
-    """Raises SpecError where an input has no integer in the box."""
+def lattice(lower: Floats, upper: Floats, rounding: float, source: str = "") -> Lattice:
+    """The integer points of the box.  Raises SpecError where an input has no integer in the box."""
     base, last = np.ceil(lower).astype(np.int64), np.floor(upper).astype(np.int64)
     if np.any(last < base):
         raise SpecError(
@@ -95,7 +97,7 @@ def lattice(lower: Floats, upper: Floats, source: str = "") -> Lattice:
             "only boxes around integer pixels are searched",
             source or None,
         )
-    return Lattice(base, last - base, bool(np.any(base != lower) or np.any(last != upper)))
+    return Lattice(base, last - base, bool(np.any(base != lower) or np.any(last != upper)), rounding)
 
 
 class LevelFinder:

@@ -3,6 +3,7 @@
     attack      descents on integer levels, all disjuncts at once; onnxruntime confirms what they find
     presolve    exact interval reasoning closes disjuncts and makes the program small
     patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
+    clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
     engines     CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from verifier.binarised.clusters import close_targets, targets_of
 from verifier.binarised.falsify import Falsifier, FalsifyOptions
 from verifier.binarised.lazy import LazyOptions, lazy_available, refutation, search_lazily
 from verifier.binarised.levels import Lattice
@@ -43,6 +45,9 @@ AUTO = ("cp-sat", "highs")
 AUTO_PROOF = ("cadical", "glucose")
 """Those that write proofs, for the same order when one is asked for."""
 OWN = ("patterns", "lazy")
+CLUSTER_SHARE = 0.4
+"""Of the time left."""
+RIGOROUS = EvidenceLevel.RIGOROUS
 LAZY_SHARE, LAZY_GATES = 0.1, 200
 """Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
 CLIMB_SECONDS = 0.3
@@ -133,7 +138,15 @@ def solve(
     started = time.monotonic()
     try:
         works = [BoxWork(state, number, box) for number, box in enumerate(query.boxes)]
-        stages = (BoxWork.attack, BoxWork.presolve, BoxWork.patterns, BoxWork.climb, BoxWork.lazy, BoxWork.engines)
+        stages = (
+            BoxWork.attack,
+            BoxWork.presolve,
+            BoxWork.patterns,
+            BoxWork.climb,
+            BoxWork.clusters,
+            BoxWork.lazy,
+            BoxWork.engines,
+        )
         for stage in (BoxWork.attack, BoxWork.climb) if attack_only else stages:
             for number, work in enumerate(works):
                 if state.witness is None and work.open and not state.deadline.expired:
@@ -225,6 +238,22 @@ class BoxWork:
         if outcome.answer.sat is False and outcome.rigorous:
             level = self._proved(level, conflicts=outcome.conflicts, order=outcome.order)
         self._conclude(outcome.answer, "sign patterns", level)
+
+    def clusters(self, deadline: Deadline) -> None:
+        """Close disjuncts of networks whose second layer reads few bits at a time; the program is made anew."""
+        reduced, levels = self._reduced, self._box.levels
+        if self._state.options.engine != "auto" or self._state.options.keep_proof is not None:
+            return
+        if reduced is None or reduced.program is None or targets_of(reduced.program) is None:
+            return
+        if isinstance(levels, Lattice) and levels.ragged:
+            return
+        rounding = levels.rounding if isinstance(levels, Lattice) else None
+        end = deadline.share(CLUSTER_SHARE)
+        closed = close_targets(reduced.program, end, rounding, None, self._state.progress)
+        self._close({goal for goal, done in zip(reduced.goals, closed, strict=True) if done}, "clusters", RIGOROUS)
+        if np.any(closed):
+            self._reduced = presolve(self._box, tuple(self.open)) if self.open else None
 
     def lazy(self, deadline: Deadline) -> None:
         """Clause learning with linear programs for the first layer."""

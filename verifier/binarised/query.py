@@ -122,14 +122,15 @@ def integer_box(
         levels = model.finder(lower, upper, source)
         layers = network.layers
     else:
-        levels = lattice(lower, upper, source)
         whole = Gates(network.first.weights.astype(np.int64), np.ceil(network.first.thresholds).astype(np.int64))
         layers = (whole, *network.layers)
         size = np.maximum(np.abs(lower), np.abs(upper))
         terms = np.diff(whole.weights.indptr)
-        if np.any(terms * UNIT * (abs(whole.weights) @ size) >= ROUNDING):
+        rounding = float(np.max(terms * UNIT * (abs(whole.weights) @ size), initial=0.0))
+        if rounding >= ROUNDING:
             sentence = "the first layer's sums are so large in this box that float32 rounds them to whole numbers"
             raise SpecError(f"{sentence}; scale the inputs as in training", source or None)
+        levels = lattice(lower, upper, rounding, source)
     largest = max(np.abs(levels.base).max(initial=0), np.abs(levels.values(levels.count)).max(initial=0))
     if largest > network.largest:
         raise SpecError(

@@ -37,10 +37,13 @@ INFINITE = highspy.kHighsInf
 
 
 class Reach:
-    """Answers for one first layer.  ``programs`` counts the linear programs solved."""
+    """Answers for one first layer.  ``programs`` counts the linear programs solved.
 
-    def __init__(self, rows: Rows, counts: Integers) -> None:
-        self._rows, self._counts = rows, counts
+    rounding: None for integer levels; for real ones by how much a sum may be off, see ``refutes``.
+    """
+
+    def __init__(self, rows: Rows, counts: Integers, rounding: float | None = None) -> None:
+        self._rows, self._counts, self._rounding = rows, counts, rounding
         self._gates = len(rows)
         self._active: dict[int, bool] = {}
         self.programs = 0
@@ -65,7 +68,7 @@ class Reach:
         multipliers = np.rint(duals[gates + np.where(bits, 0, self._gates)] * GRAIN).astype(np.int64)
         used = multipliers > 0
         conflict = Conflict(gates[used], bits[used], multipliers[used])
-        if refutes(self._rows, self._counts, conflict):
+        if refutes(self._rows, self._counts, conflict, self._rounding):
             return self._smaller(conflict)
         return levels
 
@@ -75,7 +78,7 @@ class Reach:
         for place in order[: len(order) // 2].tolist():
             keep = np.arange(len(conflict.gates)) != place
             tried = Conflict(conflict.gates, conflict.bits, np.where(keep, conflict.multipliers, 0))
-            if refutes(self._rows, self._counts, tried):
+            if refutes(self._rows, self._counts, tried, self._rounding):
                 conflict = tried
             else:
                 break
@@ -97,7 +100,8 @@ class Reach:
         if bit:
             self._highs.changeRowBounds(gate, threshold if active else -INFINITE, INFINITE)
         else:
-            self._highs.changeRowBounds(gate + self._gates, -INFINITE, threshold - 1 if active else INFINITE)
+            below = threshold - 1 if self._rounding is None else threshold
+            self._highs.changeRowBounds(gate + self._gates, -INFINITE, below if active else INFINITE)
 
     def _load(self) -> highspy.Highs:
         """Two rows per gate, ``w k - d >= t`` and ``w k + d <= t - 1``, all without bounds at first."""

@@ -7,6 +7,7 @@ pseudo-Boolean proofs (Elffers, Gocht, McCreesh and Nordstrom 2020), followed by
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,12 +35,19 @@ class Conflict:
         return [-(int(g) + 1) if bit else int(g) + 1 for g, bit in zip(self.gates, self.bits, strict=True)]
 
 
-def refutes(rows: Rows, counts: Integers, conflict: Conflict) -> bool:
-    """Whether the combination of rows has no solution within the counts; exact."""
+def refutes(rows: Rows, counts: Integers, conflict: Conflict, rounding: float | None = None) -> bool:
+    """Whether the combination of rows has no solution within the counts; exact.
+
+    rounding: None for integer levels.  For real ones a gate is 0 anywhere below its threshold, not only from 1 below
+    on, and its sum may be off by so much.
+    """
     if np.any(conflict.multipliers < 0):
         return False
     factors = conflict.multipliers * np.where(conflict.bits, 1, -1)
     combined = rows.weights[conflict.gates].T @ factors
     thresholds = rows.thresholds[conflict.gates]
-    needed = int(conflict.multipliers @ np.where(conflict.bits, thresholds, 1 - thresholds))
+    below = 1 if rounding is None else 0
+    needed = int(conflict.multipliers @ np.where(conflict.bits, thresholds, below - thresholds))
+    if rounding is not None:
+        needed -= math.ceil(rounding * int(conflict.multipliers.sum()) * (1 + 1e-9))
     return int(np.maximum(combined, 0) @ counts) < needed
