@@ -27,7 +27,7 @@ Judge = Callable[[Integers], bool]
 
 @dataclass(frozen=True)
 class FalsifyOptions:
-    """restarts: starts per disjunct and wave; the first of each wave is where the others are not random.
+    """restarts: random starts per disjunct and wave, after a first wave from the middle.
 
     steps: of a descent.  momentum, first_step, last_step: of its updates, in parts of a pixel's range.
     moves: candidates per round of climbing.  patience: rounds without a better slack before it starts elsewhere.
@@ -60,6 +60,7 @@ class Falsifier:
         self._goals = len(box.goals)
         self._goal_weights = np.concatenate([goal.weights.toarray() for goal in box.goals]).astype(np.float32)
         self._goal_thresholds = rows.astype(np.float32)
+        self._waves = 0
         self.refused = 0
         self.evaluations = 0
         self.best = np.full(self._goals, -np.inf)
@@ -72,8 +73,11 @@ class Falsifier:
         seeds: (S, levels), points to start from in place of random ones.
         """
         options = self._options
-        target = np.repeat(targets, options.restarts)
-        u = self._starts(len(target), seeds)
+        # The first wave starts from the middle alone: where counterexamples abound it is all that is needed.
+        middle = self._waves == 0 and seeds is None
+        target = np.repeat(targets, 1 if middle else options.restarts)
+        u = self._starts(len(target), middle, seeds)
+        self._waves += 1
         velocity = np.zeros_like(u)
         wanted = self._goal_of_row[None, :] == target[:, None]
         sizes = np.geomspace(options.first_step, options.last_step, options.steps)
@@ -126,10 +130,11 @@ class Falsifier:
                 k, slack = trial[chosen], own[chosen]
         return None
 
-    def _starts(self, count: int, seeds: Integers | None) -> Singles:
+    def _starts(self, count: int, middle: bool, seeds: Integers | None) -> Singles:
         shape = (count, len(self._free))
         u = self._rng.random(shape, dtype=np.float32) * self._counts
-        u[:: self._options.restarts] = self._counts / 2
+        if middle:
+            u[:] = self._counts / 2
         if seeds is not None and len(seeds):
             chosen = self._rng.integers(len(seeds), size=count)
             u = seeds[chosen][:, self._free].astype(np.float32)

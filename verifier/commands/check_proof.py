@@ -16,24 +16,31 @@ def check_proof(
     model: Annotated[Path, typer.Argument(help="ONNX file of a binarised network, plain or .gz.")],
     spec: Annotated[Path, typer.Argument(help="VNN-LIB file, plain or .gz.")],
     timeout: Annotated[float, typer.Option(help="Seconds for the check.")] = 600.0,
+    also: Annotated[
+        list[Path] | None, typer.Option("--model", help="The other networks, where several were taken together.")
+    ] = None,
+    together: Annotated[str, typer.Option(help="How, as for verify.")] = "same",
     export: Annotated[
         Path | None, typer.Option(help="Folder for formulas and steps as DIMACS and DRAT, for other checkers.")
     ] = None,
 ) -> None:
     """Does PROOF show that no input in SPEC's region satisfies it?  Prints accepted, or why not with exit code 2."""
     try:
-        for line in checked(proof, model, spec, Deadline.after(timeout), export):
+        for line in checked(proof, [model, *(also or [])], spec, Deadline.after(timeout), together, export):
             typer.echo(line)
     except InputError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
 
 
-def checked(proof: Path, model: Path, spec: Path, deadline: Deadline, export: Path | None) -> list[str]:
+def checked(
+    proof: Path, models: list[Path], spec: Path, deadline: Deadline, together: str, export: Path | None
+) -> list[str]:
     """What was accepted, a line each.  Raises InputError."""
     from verifier.binarised.presolve import presolve
     from verifier.binarised.query import prepare
     from verifier.binarised.read import load_binarised
+    from verifier.binarised.together import Ensemble
     from verifier.proofs.file import check_section, read_proof
     from verifier.vnnlib.read import read
 
@@ -41,10 +48,19 @@ def checked(proof: Path, model: Path, spec: Path, deadline: Deadline, export: Pa
         kept = read_proof(proof.read_text(encoding="ascii"), str(proof))
     except (OSError, UnicodeDecodeError) as error:
         raise ProofError(f"{proof} cannot be read ({error}); name a file that verify --proof wrote") from None
-    loaded, reason = load_binarised(model)
-    if loaded is None:
-        raise ProofError(f"{model} is no binarised network, and only these have proofs" + (reason and f" ({reason})"))
-    query = prepare(loaded, read(spec))
+    networks = []
+    for path in models:
+        loaded, reason = load_binarised(path)
+        if loaded is None:
+            raise ProofError(
+                f"{path} is no binarised network, and only these have proofs" + (reason and f" ({reason})")
+            )
+        networks.append(loaded)
+    if len(networks) == 1:
+        query = prepare(networks[0], read(spec))
+    else:
+        # The last query alone decides; the ones before it are only attacked.
+        *_, query = Ensemble(networks).queries(read(spec), together)
     lines = ["accepted"]
     for number, box in enumerate(query.boxes):
         reduced = presolve(box)
