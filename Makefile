@@ -14,6 +14,7 @@ SEED    ?=
 SUITE   ?= acasxu
 TIMEOUT ?= 60
 FILTER  ?=
+JOBS    ?= 1
 
 VENV := .venv
 RUN  := $(VENV)/bin/python
@@ -95,12 +96,15 @@ fuzz: $(VENV)/.installed-dev ## compare the engines with exhaustive enumeration:
 
 # --- benchmarks ------------------------------------------------------------------------------------------------
 
-bench: $(VENV)/.installed ## run a suite on one core and compare: SUITE=acasxu [TIMEOUT=60] [FILTER=regex]
+# One job keeps to the first core, so that its timings mean the same from run to run.
+PIN = $(if $(filter 1,$(JOBS)),$(if $(shell command -v taskset),taskset -c 0))
+
+bench: $(VENV)/.installed ## run a suite and compare: SUITE=acasxu [TIMEOUT=60] [FILTER=regex] [JOBS=1]
 	@mkdir -p out
-	@$(RUN) -m verifier.benchmarks.run_instances "$(DATA)/$(SUITE)/instances.csv" --results "out/$(SUITE).csv" \
-	    --timeout $(TIMEOUT) --threads 1 --filter "$(FILTER)"
-	@$(RUN) -m verifier.benchmarks.compare "out/$(SUITE).csv" "$(DATA)/$(SUITE)/reference.csv" \
-	    --timeout $(TIMEOUT) --by network
+	@$(PIN) $(VENV)/bin/verify bench "$(DATA)/$(SUITE)/instances.csv" --results "out/$(SUITE).jsonl" \
+	    --timeout $(TIMEOUT) --jobs $(JOBS) --filter "$(FILTER)"
+	@$(VENV)/bin/verify report "out/$(SUITE).jsonl" --reference "$(DATA)/$(SUITE)/reference.csv" -o "out/$(SUITE).html"
+	@$(VENV)/bin/verify compare "out/$(SUITE).jsonl" "$(DATA)/$(SUITE)/reference.csv" --by network
 
 # --- tidying up ------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,12 @@ CROWN takes one lower slope per neuron for all bounds.  Here every row, that is 
 has slopes of its own on all ReLUs before it, and they ascend its bound: projected Adam in float32, the best slopes
 evaluated once more in float64 with rounding subtracted.  Layers go in order, so deep ones profit from shallow ones.
 On deep dense networks this is what makes branch and bound possible at all; on shallow ones it changes little.
+The slopes are kept: shifted by how a region changed the lines, they serve all regions of the box (``refinement``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +26,8 @@ from verifier.model.network import Network
 
 BYTES = 2**25
 """For the slopes of the rows that ascend together."""
+KEPT_BYTES = 2**28
+"""For the slopes that are kept; a network with more keeps none."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +39,25 @@ class AlphaOptions:
     decay: float = 0.9
 
 
+RowSlopes = Mapping[int, Tensor]
+"""Per ReLU node, the lower slopes of the rows of one earlier pass: [2, U, V] float32, where [0, i, j] is the slope of
+the node's j-th undecided neuron in the lower bound of the i-th undecided neuron bounded, and [1, i, j] in the upper."""
+
+
+@dataclass(frozen=True, eq=False)
+class Optimised:
+    """nodes: bounds on every node, [1, *shape].  slopes: per ReLU node, those of the rows that bound its input."""
+
+    nodes: tuple[Bounds, ...]
+    slopes: Mapping[int, RowSlopes]
+
+
 def optimised_bounds(
     network: Network,
     nodes: Sequence[Bounds],
     deadline: Deadline,
     options: AlphaOptions | None = None,
-) -> tuple[Bounds, ...]:
+) -> Optimised:
     """Tighter bounds over one box from rigorous ones (float64, CPU, [1, *shape] per node).
 
     What the deadline leaves undone keeps its old bounds.
@@ -49,13 +65,17 @@ def optimised_bounds(
     options = options or AlphaOptions()
     fast = network.to(torch.float32)
     found = list(nodes)
-    preactivations = {network.nodes[k].inputs[0] for k in network.relus}
+    reader = {network.nodes[k].inputs[0]: k for k in network.relus}
+    slopes: dict[int, RowSlopes] = {}
     for index in range(1, len(network.nodes)):
         found[index] = found[index].intersect(step(network, index, found))
         before = [k for k in network.relus if k < index and bool(found[network.nodes[k].inputs[0]].unstable.any())]
-        if index in preactivations and before and not deadline.expired:
-            found[index] = _tighten(network, fast, found, index, before, deadline, options)
-    return tuple(found)
+        if index in reader and before and not deadline.expired:
+            known = found[index].unstable.flatten()
+            found[index], used = _tighten(network, fast, found, index, before, deadline, options)
+            still = found[index].unstable.flatten()[known]
+            slopes[reader[index]] = {k: rows[:, still] for k, rows in used.items()}
+    return Optimised(tuple(found), slopes)
 
 
 def _tighten(
@@ -66,9 +86,13 @@ def _tighten(
     before: list[int],
     deadline: Deadline,
     options: AlphaOptions,
-) -> Bounds:
+) -> tuple[Bounds, RowSlopes]:
+    """Bounds of the node and the slopes [2, undecided before, V] that gave them."""
     known = found[index]
     low, high = known.lower.flatten().clone(), known.upper.flatten().clone()
+    undecided = torch.nonzero((low < 0) & (high > 0)).squeeze(1)
+    position = torch.zeros(low.numel(), dtype=torch.long).index_copy(0, undecided, torch.arange(len(undecided)))
+    kept = _adaptive(network, found, before, len(undecided))
     relaxed = Relaxed(
         network,
         found,
@@ -86,20 +110,33 @@ def _tighten(
                 sign = 1.0 if from_below else -1.0
                 rows = torch.zeros(1, len(part), low.numel(), dtype=torch.float64)
                 rows[0, torch.arange(len(part)), part] = sign
-                bound = _optimise(
-                    relaxed, fast, rows.reshape(1, len(part), *network.nodes[index].shape), index, before, options
-                )
+                shaped = rows.reshape(1, len(part), *network.nodes[index].shape)
+                bound, chosen = _optimise(relaxed, fast, shaped, index, before, options)
+                for k, own in kept.items():
+                    columns = torch.nonzero(found[network.nodes[k].inputs[0]].unstable.flatten()).squeeze(1)
+                    own[0 if from_below else 1, position[part]] = chosen[k][0].flatten(1)[:, columns]
                 if from_below:
                     low[part] = torch.maximum(low[part], bound)
                 else:
                     high[part] = torch.minimum(high[part], -bound)
-    return Bounds(low.reshape(known.lower.shape), high.reshape(known.upper.shape), known.level)
+    return Bounds(low.reshape(known.lower.shape), high.reshape(known.upper.shape), known.level), kept
+
+
+def _adaptive(network: Network, found: list[Bounds], before: list[int], rows: int) -> dict[int, Tensor]:
+    """CROWN's slopes for that many rows, per ReLU node [2, rows, V]; nothing where that were too much to keep."""
+    undecided = {k: found[network.nodes[k].inputs[0]] for k in before}
+    if 8 * rows * sum(int(bounds.unstable.sum()) for bounds in undecided.values()) > KEPT_BYTES // len(network.relus):
+        return {}
+    return {
+        k: (bounds.upper > -bounds.lower)[bounds.unstable].float().expand(2, rows, -1).clone()
+        for k, bounds in undecided.items()
+    }
 
 
 def _optimise(
     relaxed: Relaxed, fast: Network, rows: Tensor, index: int, before: list[int], options: AlphaOptions
-) -> Tensor:
-    """Rigorous lower bounds of the rows, [R], after ascending their slopes."""
+) -> tuple[Tensor, dict[int, Tensor]]:
+    """Rigorous lower bounds of the rows, [R], after ascending their slopes, and these, [1, R, *shape]."""
     network, nodes = relaxed.network, relaxed.bounds
     single = [Bounds(b.lower.float(), b.upper.float(), b.level) for b in nodes]
     lower, upper = (side.flatten(1) for side in (nodes[0].lower, nodes[0].upper))
@@ -124,7 +161,7 @@ def _optimise(
     with torch.no_grad():
         lines = {k: triangle(nodes[network.nodes[k].inputs[0]], s.double()) for k, s in chosen.items()}
         exact = replace(relaxed, relaxations={**relaxed.relaxations, **lines})
-        return backward(exact, index, rows).over_box(lower, upper)[0]
+        return backward(exact, index, rows).over_box(lower, upper)[0], chosen
 
 
 def _single(relaxation: Relaxation) -> Relaxation:

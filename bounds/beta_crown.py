@@ -10,12 +10,12 @@ The bound is concave in neither but improves under projected gradient ascent; an
 bound.  So the ascent runs in float32 without rounding control, and the slopes and multipliers it ends with are
 evaluated once more in float64 with all rounding errors subtracted: only that number counts.
 
-Pre-activation bounds stay those of the root box, clipped at the splits.
+Pre-activation bounds are those of the root box, or the region's own (``refinement``), clipped at the splits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -48,21 +48,30 @@ class Splits:
     """A batch of regions over the undecided neurons of a root (``m`` of them, in order of the ReLU nodes).
 
     signs: [B, m] int8, +1 active, -1 inactive, 0 undecided.  slopes, multipliers: [B, m] float32.
+    inputs: rigorous bounds on the neurons' inputs within each region, [B, 2, m] float64, lower then upper; None where
+    those of the root serve all regions.
     """
 
     signs: Tensor
     slopes: Tensor
     multipliers: Tensor
+    inputs: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.signs)
 
     def pick(self, index: Tensor) -> Splits:
-        return Splits(self.signs[index], self.slopes[index], self.multipliers[index])
+        inputs = None if self.inputs is None else self.inputs[index]
+        return Splits(self.signs[index], self.slopes[index], self.multipliers[index], inputs)
 
     @staticmethod
     def join(parts: Sequence[Splits]) -> Splits:
-        return Splits(*(torch.cat([getattr(p, name) for p in parts]) for name in ("signs", "slopes", "multipliers")))
+        """All regions of the parts, which all have ``inputs`` or all have none."""
+        inputs = [p.inputs for p in parts if p.inputs is not None]
+        signs, slopes, multipliers = (
+            torch.cat([getattr(p, name) for p in parts]) for name in ("signs", "slopes", "multipliers")
+        )
+        return Splits(signs, slopes, multipliers, torch.cat(inputs) if inputs else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +84,7 @@ class RegionBounds:
 
     lower: Tensor
     splits: Splits
+    pulls: Tensor
     scores: Tensor
     points: Tensor
 
@@ -137,22 +147,36 @@ class Rows:
         return Rows(self.outputs.float(), None if self.inputs is None else self.inputs.float(), self.bounds.float())
 
 
-def bound_regions(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> RegionBounds:
-    """Bounds on the margins (the largest row) over a batch of regions."""
+def bound_regions(
+    root: Root,
+    rows: Rows,
+    splits: Splits,
+    options: AscentOptions,
+    least: Callable[[LinearBound], Tensor] | None = None,
+) -> RegionBounds:
+    """Bounds on the margins (the largest row) over a batch of regions.
+
+    least: rigorous least values [B, R] of a linear bound over the regions' inputs; by default those over the box.
+    """
     best = _ascend(root.fast, rows.float(), splits, options)
     coefficients: dict[int, Tensor] = {}
     with torch.no_grad():
         relaxed = _relaxed(root, best, best.slopes.double(), best.multipliers.double())
         relaxed = replace(relaxed, sensitivities=root.sensitivities)
-        bound = _backward(relaxed, rows, coefficients)
-        values = bound.over_box(root.lower, root.upper) - rows.bounds
-        values = values - 2.0**-52 * values.abs()
+        bound = _shifted(_backward(relaxed, rows, coefficients), rows.bounds)
+        values = bound.over_box(root.lower, root.upper) if least is None else least(bound)
         lower, row = values.max(1)
         pick = torch.arange(len(row)), row
         slopes_in = bound.coefficients.expand(len(row), -1, -1)[pick]
         points = torch.where(slopes_in > 0, root.lower, root.upper)
-        scores = _scores(root, best, relaxed, coefficients, pick)
-    return RegionBounds(lower, best, scores, points)
+        pulls, costs = _pulls(root, best, relaxed, coefficients, pick)
+    return RegionBounds(lower, best, pulls, pulls * costs, points)
+
+
+def _shifted(bound: LinearBound, by: Tensor) -> LinearBound:
+    """The bound on what is left after subtracting ``by``: [B, R]."""
+    constants = bound.constants - by
+    return replace(bound, constants=constants, error=bound.error + 2.0**-52 * constants.abs())
 
 
 def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
@@ -169,7 +193,8 @@ def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> S
         Choice(splits.multipliers, options.multiplier_step * scale, lambda m: m.clamp(min=0) * split),
     ]
     best = ascend(choices, bound, lambda better, _: better[:, None], options.iterations, options.decay)
-    return Splits(splits.signs, *best)
+    slopes, multipliers = best
+    return replace(splits, slopes=slopes, multipliers=multipliers)
 
 
 def _relaxed(root: Root, splits: Splits, slopes: Tensor, multipliers: Tensor) -> Relaxed:
@@ -185,6 +210,11 @@ def _relaxed(root: Root, splits: Splits, slopes: Tensor, multipliers: Tensor) ->
             continue
         signs = splits.signs[:, own]
         low, high = (side.expand(len(splits), *side.shape[1:]).flatten(1).clone() for side in (pre.lower, pre.upper))
+        if splits.inputs is not None:
+            low[:, places], high[:, places] = (
+                splits.inputs[:, 0, own].to(low.dtype),
+                splits.inputs[:, 1, own].to(low.dtype),
+            )
         low[:, places] = torch.where(signs > 0, 0.0, low[:, places])
         high[:, places] = torch.where(signs < 0, 0.0, high[:, places])
         shape = (len(splits), *pre.lower.shape[1:])
@@ -205,27 +235,38 @@ def _backward(relaxed: Relaxed, rows: Rows, coefficients: dict[int, Tensor] | No
     return backward(relaxed, len(network.nodes) - 1, shaped, rows.inputs, visit)
 
 
-def _scores(
+def _pulls(
     root: Root, splits: Splits, relaxed: Relaxed, coefficients: dict[int, Tensor], pick: tuple[Tensor, Tensor]
-) -> Tensor:
-    """The intercepts that undecided neurons cost the chosen row (the intercept part of BaBSR, Bunel et al. 2020)."""
-    parts = []
+) -> tuple[Tensor, Tensor]:
+    """What a smaller intercept gains the chosen row, and the intercepts themselves (the intercept part of BaBSR, Bunel
+    et al. 2020); [B, m] each."""
+    pulls, costs = [], []
     at = 0
     for k, places in root.places.items():
         signs = splits.signs[:, at : at + len(places)]
         at += len(places)
         if not len(places):
             continue
-        line = relaxed.relaxations[k]
         if k not in coefficients:
-            parts.append(torch.zeros(len(splits), len(places)))
+            pulls.append(torch.zeros(len(splits), len(places)))
+            costs.append(torch.zeros(len(splits), len(places)))
             continue
         rows = coefficients[k].expand(len(splits), -1, *coefficients[k].shape[2:])[pick].flatten(1)[:, places]
-        intercept = line.upper_intercept.expand(len(splits), -1, *line.upper_intercept.shape[2:])[:, 0]
-        loss = intercept.flatten(1)[:, places]
-        # Where the coefficient is positive the lower line is at fault; it costs less than the intercept, not nothing.
-        parts.append((loss * torch.where(rows < 0, -rows, POSITIVE_SHARE * rows) * (signs == 0)).float())
-    return torch.cat(parts, 1) if parts else torch.zeros(len(splits), 0)
+        intercept = relaxed.relaxations[k].upper_intercept
+        intercept = intercept.expand(len(splits), -1, *intercept.shape[2:])[:, 0]
+        pulls.append((pull(rows) * (signs == 0)).float())
+        costs.append(intercept.flatten(1)[:, places].float())
+    if not pulls:
+        return torch.zeros(len(splits), 0), torch.zeros(len(splits), 0)
+    return torch.cat(pulls, 1), torch.cat(costs, 1)
+
+
+def pull(coefficients: Tensor) -> Tensor:
+    """Loss of a lower bound per unit of intercept at neurons with these backward coefficients.
+
+    Where the coefficient is positive the lower line is at fault; it costs less than the intercept, not nothing.
+    """
+    return torch.where(coefficients < 0, -coefficients, POSITIVE_SHARE * coefficients)
 
 
 POSITIVE_SHARE = 0.3

@@ -19,7 +19,11 @@ import typer
 from typer.core import TyperGroup
 
 from verifier import __version__
+from verifier.commands.bench import bench
 from verifier.commands.check_proof import check_proof
+from verifier.commands.compare import compare
+from verifier.commands.merge import merge
+from verifier.commands.report import report
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
@@ -93,6 +97,9 @@ def check(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.")] = 0,
+    memory: Annotated[
+        str, typer.Option(help="Stay within: a share of the machine (60%) or a size (8G, 500M).")
+    ] = "60%",
     trust: Annotated[str, typer.Option(help="Weakest evidence that counts as unsat: rigorous or solver.")] = "solver",
     json: Annotated[Path | None, typer.Option(help="Write everything known as JSON.")] = None,
     result_file: Annotated[Path | None, typer.Option(help="Write the VNN-COMP result file.")] = None,
@@ -124,7 +131,20 @@ def check(
     try:
         outputs.check()
         code = _check(
-            model, spec, timeout, device, threads, seed, trust, outputs, engine, proof, also or [], together, verbose
+            model,
+            spec,
+            timeout,
+            device,
+            threads,
+            seed,
+            memory,
+            trust,
+            outputs,
+            engine,
+            proof,
+            also or [],
+            together,
+            verbose,
         )
     except InputError as error:
         _report_error(error, outputs)
@@ -139,6 +159,7 @@ def _check(
     device: str,
     threads: int,
     seed: int,
+    memory: str,
     trust: str,
     outputs: Outputs,
     engine: str,
@@ -147,10 +168,12 @@ def _check(
     together: str,
     verbose: bool,
 ) -> int:
+    from verifier.memory import parse_memory
     from verifier.options import check_device, limit_threads, parse_trust, positive_seconds
 
     deadline = Deadline.after(positive_seconds(timeout))
     level = parse_trust(trust)
+    most_bytes = parse_memory(memory)
     check_device(device)
     from verifier.report.live import LiveLine
     from verifier.watchdog import Watchdog
@@ -183,7 +206,7 @@ def _check(
         from verifier.model.read import load
         from verifier.pipeline import Options, solve
 
-        options = Options(device=device, threads=threads, seed=seed, trust=level)
+        options = Options(device=device, threads=threads, seed=seed, trust=level, memory=most_bytes)
         limit_threads(threads)
         loaded = load(model, hint=reason)
         query = prepare(loaded, spec, seed)
@@ -244,6 +267,10 @@ def _export(model: Path, spec: Path, output: Path, disjunct: int) -> None:
     (pulp_twin.write_lp if output.suffix == ".lp" else pulp_twin.write_mps)(problem, output)
 
 
+for command in (bench, merge, report, compare):
+    app.command()(command)
+
+
 def _draw(path: Path, query: Query, witness: Witness) -> None:
     from verifier.report.witness_picture import save_picture
 
@@ -298,6 +325,7 @@ def _options(options: Options, timeout: float) -> dict[str, Any]:
         "threads": options.threads,
         "seed": options.seed,
         "trust": str(options.trust),
+        "memory": options.memory,
     }
 
 

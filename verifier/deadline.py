@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Deadline:
-    """A moment on ``time.monotonic()``; ``Deadline.after(90)`` ends 90 seconds from now."""
+    """A moment on ``time.monotonic()``; ``Deadline.after(90)`` ends 90 seconds from now.
+
+    stop: where given, setting it makes the deadline pass at once, for work in other threads.
+    """
 
     end: float
+    stop: threading.Event | None = None
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
@@ -24,15 +29,19 @@ class Deadline:
     @property
     def remaining(self) -> float:
         """Seconds left, never negative."""
-        return max(0.0, self.end - time.monotonic())
+        return 0.0 if self._stopped else max(0.0, self.end - time.monotonic())
 
     @property
     def expired(self) -> bool:
-        return time.monotonic() >= self.end
+        return self._stopped or time.monotonic() >= self.end
+
+    @property
+    def _stopped(self) -> bool:
+        return self.stop is not None and self.stop.is_set()
 
     def within(self, seconds: float) -> Deadline:
         """The earlier of this deadline and ``seconds`` from now."""
-        return Deadline(min(self.end, time.monotonic() + seconds))
+        return replace(self, end=min(self.end, time.monotonic() + seconds))
 
     def share(self, fraction: float) -> Deadline:
         """A deadline that leaves all but ``fraction`` of the remaining time to later stages."""

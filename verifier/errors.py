@@ -6,7 +6,8 @@
     │   ├── SpecError         the VNN-LIB file: syntax, undeclared variables, unbounded inputs
     │   ├── OptionError       an option with an impossible value, an unknown device
     │   ├── ProofError        a proof file: malformed, about something else, or it does not prove
-    │   └── OutputPathError   a file that was asked for and cannot be written
+    │   ├── OutputPathError   a file that was asked for and cannot be written
+    │   └── BatchError        a list of instances, a suite or a journal that cannot be used
     ├── SolverError           an outside solver answered something that contradicts what is known
     └── SoundnessError        two of our own results contradict each other: a defect, never swallowed
 
@@ -58,6 +59,10 @@ class ProofError(InputError):
 
 class OutputPathError(InputError):
     """A file that was asked for cannot be written."""
+
+
+class BatchError(InputError):
+    """A list of instances, a suite, a journal or a results file cannot be used."""
 
 
 class SolverError(VerifierError):

@@ -24,22 +24,29 @@ from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.crown import intermediate_bounds
 from verifier.bounds.level import Bounds, Level
 from verifier.bounds.margins import BoxGroup, GroupBounds, group_by_box, margin_bounds
+from verifier.bounds.reduce import without_inactive
 from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
 from verifier.falsify.attack import AttackOptions, attack
+from verifier.memory import DEFAULT_SHARE, machine_bytes, resident_bytes
+from verifier.model.network import Network
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
+from verifier.search.input_split import METHOD as INPUT_SPLITTING
 from verifier.search.input_split import InputSplitting, SplitOptions, applicable
 from verifier.search.mip import MipOptions
 from verifier.search.mip import solve as solve_mip
-from verifier.search.relu_split import BranchOptions, ReluSplitting
+from verifier.search.refining_split import RefineOptions, RefiningSplitting
+from verifier.search.relu_split import BranchOptions, BranchOutcome, ReluSplitting
 from verifier.search.tighten import TightenOptions, tighten
+from verifier.search.turns import FIRST_TURN, alternate, attack_seconds, take_turn
 from verifier.verdict import (
     DisjunctBounds,
     Evidence,
     EvidenceLevel,
     Result,
+    SearchStatistics,
     Statistics,
     Verdict,
     Witness,
@@ -49,10 +56,6 @@ Array = NDArray[np.float64]
 
 BOUND_SHARE = 0.6
 """Of the time left, for the first bounds: an attack shall have its chance on large networks too."""
-FIRST_TURN = 0.5
-"""Seconds of input splitting before the attack has another turn; every turn is twice as long as the one before."""
-ATTACK_SHARE = 0.25
-"""Length of an attack's turn against the turn of splitting before it."""
 ATTACKED_BOXES = 16
 SPLIT_SHARE_SMALL, FEW_UNDECIDED = 0.3, 60
 """Of the time left, for input splitting where no more ReLUs than this are undecided; beyond it gets all."""
@@ -65,6 +68,8 @@ MANY_UNDECIDED = 200
 MANY_WAVES = 10**6
 """The deadline ends the attack."""
 
+LEAST_ROOM = 2**26
+"""Bytes that a frontier may always have, however little memory is left."""
 KEPT_BYTES = 2**28
 """Node bounds of open boxes are kept for later stages up to this size, and recomputed beyond it."""
 
@@ -73,17 +78,21 @@ KEPT_BYTES = 2**28
 class Options:
     """device: "cpu" or "cuda" for attacks and first bounds; closings are always checked on the CPU.
 
-    threads: for torch and HiGHS.  seed: makes a run repeatable.  The rest are the options of single stages.
+    threads: for torch, HiGHS and searches side by side.  seed: makes a run repeatable.
+    memory: bytes that a run should stay within; None for ``memory.DEFAULT_SHARE`` of the machine.
+    The rest are the options of single stages.
     """
 
     device: str = "cpu"
     threads: int = 1
     seed: int = 0
     trust: Trust = Trust.SOLVER
+    memory: int | None = None
     attack: AttackOptions = field(default_factory=AttackOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
     alpha: AlphaOptions = field(default_factory=AlphaOptions)
     branch: BranchOptions = field(default_factory=BranchOptions)
+    refine: RefineOptions = field(default_factory=RefineOptions)
     tighten: TightenOptions = field(default_factory=TightenOptions)
     mip: MipOptions = field(default_factory=MipOptions)
     stages: tuple[str, ...] = ("bound", "attack", "split", "branch", "milp")
@@ -102,9 +111,10 @@ class State:
     points: list[Array | None]
     witness: Witness | None = None
     nodes: dict[int, GroupBounds] = field(default_factory=dict)
-    better: dict[int, tuple[Bounds, ...]] = field(default_factory=dict)
+    better: dict[int, tuple[Network, tuple[Bounds, ...]]] = field(default_factory=dict)
     stages: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
+    searches: dict[str, SearchStatistics] = field(default_factory=dict)
     interrupted: bool = False
 
     @property
@@ -125,6 +135,15 @@ class State:
 
     def count(self, name: str, amount: float) -> None:
         self.counts[name] = self.counts.get(name, 0) + amount
+
+    def searched(self, method: str, work: SearchStatistics) -> None:
+        self.searches[method] = self.searches.get(method, SearchStatistics()).then(work)
+
+    @property
+    def room(self) -> int:
+        """Bytes for one frontier: half of what the memory limit leaves, and never too little to work."""
+        limit = self.options.memory or int(DEFAULT_SHARE * machine_bytes())
+        return max(LEAST_ROOM, (limit - resident_bytes()) // 2)
 
 
 def solve(
@@ -211,16 +230,20 @@ def _split(state: State) -> None:
     seed = state.options.seed
     # Conjunctions that fail by a hair need ever smaller boxes; with few ReLUs the later stages decide them at once.
     end = state.deadline.share(SPLIT_SHARE_SMALL if _undecided(state) <= FEW_UNDECIDED else 1.0)
+    visited = 0
     while not state.decided and not end.expired and not search.exhausted:
+        begun = time.monotonic()
         outcome = search.work(end.within(turn))
         state.witness = outcome.witness
-        state.counts |= {"boxes visited": outcome.regions, "boxes open": outcome.open}
+        work = SearchStatistics(time.monotonic() - begun, outcome.regions - visited, outcome.open)
+        state.searched(INPUT_SPLITTING, work)
+        visited = outcome.regions
         for position, bound in zip(positions, outcome.bounds, strict=True):
             state.learn(position, bound)
         if state.decided or search.exhausted:
             return
         seed += 1
-        state.witness = _attack_inside(state, query, search, seed, end.within(ATTACK_SHARE * turn))
+        state.witness = _attack_inside(state, query, search, seed, end.within(attack_seconds(turn)))
         turn *= 2
 
 
@@ -251,35 +274,61 @@ def _branch(state: State) -> None:
         _branch_box(state, own, group, end.share(1 / (len(groups) - number)))
 
 
+@dataclass(eq=False)
+class _Ledger:
+    """What the ReLU searches over one box find, for the disjuncts at positions ``own`` of the state."""
+
+    state: State
+    own: list[int]
+    attacks: int = 0
+
+    @property
+    def closed(self) -> list[int]:
+        return [i for i, p in enumerate(self.own) if self.state.bounds[p].level is not None]
+
+    @property
+    def decided(self) -> bool:
+        return self.state.witness is not None or len(self.closed) == len(self.own)
+
+    def learn(self, method: str, outcome: BranchOutcome, work: SearchStatistics) -> None:
+        self.state.witness = self.state.witness or outcome.witness
+        self.state.searched(method, work)
+        for position, bound in zip(self.own, outcome.bounds, strict=True):
+            self.state.learn(position, bound)
+
+    def attack(self, deadline: Deadline) -> None:
+        state = self.state
+        self.attacks += 1
+        still = [p for p in self.own if state.bounds[p].level is None]
+        options = _attack_options(state, state.options.seed + self.attacks, MANY_WAVES)
+        state.witness = attack(state.query.restricted(still), deadline, options, state.progress).witness
+
+
 def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> None:
-    """One box: a short turn with the bounds at hand, then with optimised ones, in turns with attacks."""
-    nodes = _nodes(state, own, group, deadline)
-    turn, seed, visited = FIRST_TURN, state.options.seed, 0
-    search = ReluSplitting(state.query.restricted(own), nodes, state.options.branch, state.progress)
-    while True:
-        outcome = search.work(deadline.within(turn))
-        state.witness = outcome.witness
-        state.count("regions visited", outcome.regions - visited)
-        visited = outcome.regions
-        for position, bound in zip(own, outcome.bounds, strict=True):
-            state.learn(position, bound)
-        still = [p for p in own if state.bounds[p].level is None]
-        if state.witness is not None or not still or search.exhausted or deadline.expired:
-            return
-        seed += 1
-        pause = deadline.within(ATTACK_SHARE * turn)
-        state.witness = attack(
-            state.query.restricted(still), pause, _attack_options(state, seed, MANY_WAVES), state.progress
-        ).witness
-        if state.witness is not None:
-            return
-        if turn == FIRST_TURN:
-            state.progress(Event("optimising bounds", open=len(still), unit="disjuncts"))
-            better = optimised_bounds(state.query.network, nodes, deadline.share(OPTIMISE_SHARE), state.options.alpha)
-            own, nodes, query = still, better, state.query.restricted(still)
-            search, visited = ReluSplitting(query, nodes, state.options.branch, state.progress), 0
-            state.better.update(dict.fromkeys(own, better))
-        turn *= 2
+    """One box: a short turn with the bounds at hand, then with optimised ones two searches in turns with attacks."""
+    options, ledger = state.options, _Ledger(state, own)
+    network, nodes = without_inactive(state.query.network, _nodes(state, own, group, deadline))
+    query = replace(state.query.restricted(own), network=network)
+    branching = replace(options.branch, frontier_bytes=state.room // 2)
+    plain = ReluSplitting(query, nodes, branching, state.progress)
+    take_turn(plain, ledger, deadline.within(FIRST_TURN))
+    if ledger.decided or plain.exhausted or deadline.expired:
+        return
+    ledger.attack(deadline.within(attack_seconds(FIRST_TURN)))
+    if ledger.decided:
+        return
+    ledger.own = [p for p in own if state.bounds[p].level is None]
+    state.progress(Event("optimising bounds", open=len(ledger.own), unit="disjuncts"))
+    better = optimised_bounds(network, nodes, deadline.share(OPTIMISE_SHARE), options.alpha)
+    network, nodes = without_inactive(network, better.nodes)
+    state.better.update(dict.fromkeys(ledger.own, (network, nodes)))
+    query = replace(state.query.restricted(ledger.own), network=network)
+    refine = replace(options.refine, frontier_bytes=state.room // 2)
+    searches = (
+        RefiningSplitting(query, nodes, better.slopes, refine, state.progress),
+        ReluSplitting(query, nodes, branching, state.progress),
+    )
+    alternate(searches, ledger, deadline, options.threads)
 
 
 def _milp(state: State) -> None:
@@ -291,8 +340,10 @@ def _milp(state: State) -> None:
             return
         own = [positions[p] for p in group.positions]
         deadline = state.deadline.share(1 / (len(groups) - number))
-        query = state.query.restricted(own)
-        nodes = _nodes(state, own, group, deadline)
+        network, nodes = without_inactive(state.query.network, _nodes(state, own, group, deadline))
+        if own[0] in state.better:
+            network, nodes = state.better[own[0]]
+        query = replace(state.query.restricted(own), network=network)
         tightening = replace(state.options.tighten, threads=state.options.threads)
         tighter, counts = tighten(query.network, group.lower, group.upper, nodes, deadline, tightening, state.progress)
         options = replace(state.options.mip, threads=state.options.threads)
@@ -316,8 +367,6 @@ def _undecided(state: State) -> int:
 
 def _nodes(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> tuple[Bounds, ...]:
     """Rigorous bounds on all nodes over one box, as kept from the first stage or made anew."""
-    if own[0] in state.better:
-        return state.better[own[0]]
     if own[0] in state.nodes:
         return state.nodes[own[0]].nodes
     lower, upper = torch.as_tensor(group.lower)[None], torch.as_tensor(group.upper)[None]
@@ -337,7 +386,7 @@ def _event(state: State, stage: str) -> Event:
 
 def _result(state: State, seconds: float) -> Result:
     bounds = tuple(state.bounds)
-    statistics = Statistics(seconds, state.stages, state.counts)
+    statistics = Statistics(seconds, state.stages, state.counts, state.searches)
     if state.witness is not None:
         closed = state.bounds[state.witness.disjunct]
         if closed.level is not None:

@@ -11,7 +11,7 @@ class Event:
     """stage: its name, as in ``Statistics.stages``.
 
     lower, upper: best bounds on the smallest margin so far, None when the stage does not know.
-    open: how much is left (regions, binaries, neurons), of the ``unit`` named.
+    open: how much is left (regions, binaries, neurons), of the ``unit`` named.  rate: of these per second.
     """
 
     stage: str
@@ -19,6 +19,7 @@ class Event:
     upper: float | None = None
     open: int | None = None
     unit: str = ""
+    rate: float | None = None
 
 
 Progress = Callable[[Event], None]

@@ -76,12 +76,45 @@ class Evidence:
 
 
 @dataclass(frozen=True)
+class SearchStatistics:
+    """What one search did.
+
+    seconds: spent in it.  visited: regions bounded.  open: left at the end.  closed: how many regions, by what closed
+    them.  spilled: regions that had to wait on disk.
+    """
+
+    seconds: float = 0.0
+    visited: int = 0
+    open: int = 0
+    closed: dict[str, int] = field(default_factory=dict)
+    spilled: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Regions per second."""
+        return self.visited / self.seconds if self.seconds else 0.0
+
+    def then(self, later: SearchStatistics) -> SearchStatistics:
+        """Both together, where ``later`` went on with what this one left."""
+        names = (*self.closed, *(name for name in later.closed if name not in self.closed))
+        closed = {name: self.closed.get(name, 0) + later.closed.get(name, 0) for name in names}
+        return SearchStatistics(
+            self.seconds + later.seconds,
+            self.visited + later.visited,
+            later.open,
+            closed,
+            self.spilled + later.spilled,
+        )
+
+
+@dataclass(frozen=True)
 class Statistics:
-    """seconds: wall time of the whole run; stages: seconds by stage; counts: work done, by name."""
+    """seconds: wall time of the whole run; stages: by stage.  counts: work done, by name.  searches: by method."""
 
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
+    searches: dict[str, SearchStatistics] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -105,7 +105,7 @@ def test_optimised_bounds_contain_every_value_and_are_no_looser(kind, seed, radi
     network = KINDS[kind](rng)
     lower, upper, points = boxes(rng, network, radius, count=1)
     crown = intermediate_bounds(network, lower, upper)
-    better = optimised_bounds(network, crown, Deadline.never(), AlphaOptions(iterations=6))
+    better = optimised_bounds(network, crown, Deadline.never(), AlphaOptions(iterations=6)).nodes
     for value, before, after in zip(network.values(points[0]), crown, better, strict=True):
         assert after.level is Level.RIGOROUS
         assert (value >= after.lower[0]).all()
@@ -119,7 +119,7 @@ def test_optimised_slopes_tighten_deep_networks():
     network = networks.dense(rng, (4, 12, 12, 12, 12, 1))
     lower, upper, _ = boxes(rng, network, 1.0, count=1)
     crown = intermediate_bounds(network, lower, upper)
-    better = optimised_bounds(network, crown, Deadline.never())
+    better = optimised_bounds(network, crown, Deadline.never()).nodes
     width = [sum(float((b.upper - b.lower).sum()) for b in bounds) for bounds in (crown, better)]
     assert width[1] < 0.99 * width[0]
 

@@ -20,6 +20,8 @@ from package_map import ROOT, modules, package_folders
 TIERS: tuple[tuple[str, ...], ...] = (
     (
         "verifier.deadline",
+        "verifier.memory",
+        "verifier.side_by_side",
         "verifier.errors",
         "verifier.options",
         "verifier.progress",
@@ -34,8 +36,9 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("verifier.search",),
     ("verifier.pipeline", "verifier.binarised", "verifier.report"),
     ("verifier.api",),
+    ("verifier.benchmarks",),
     ("verifier.commands",),
-    ("verifier.benchmarks", "verifier.cli"),
+    ("verifier.cli",),
     ("verifier",),
 )
 """From the bottom up.  A part imports itself and lower tiers: never its neighbours, never upwards.

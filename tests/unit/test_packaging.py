@@ -72,6 +72,26 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     assert all(name.startswith("verifier/") for name in held)
 
 
+def test_wheel_holds_the_data_of_packages(wheel: Path) -> None:
+    """Suites, the suite that ships, and what the report is made of."""
+    folder = ROOT / "benchmarks"
+    data = [*folder.glob("suites/*.toml"), *folder.glob("report/*.html"), *folder.glob("report/*.css")]
+    data += [*folder.glob("report/*.js"), *(file for file in (folder / "digits").rglob("*.*nn*") if file.is_file())]
+    data.append(folder / "digits" / "instances.csv")
+    wanted = {f"verifier/benchmarks/{file.relative_to(folder).as_posix()}" for file in data}
+    assert len(wanted) > 30
+    with zipfile.ZipFile(wheel) as archive:
+        assert wanted <= set(archive.namelist())
+
+
+def test_a_suite_runs_and_is_reported_from_the_wheel(clean: Path, tmp_path: Path) -> None:
+    run(clean / "verify", "bench", "digits", "--filter", "demo", "--jobs", "1", cwd=tmp_path)
+    run(clean / "verify", "report", "digits.jsonl", cwd=tmp_path)
+    rows = [line.split(",") for line in (tmp_path / "digits.csv").read_text().splitlines()]
+    assert [(row[2], row[4]) for row in rows] == [("demo_unsat.vnnlib", "unsat"), ("demo_sat.vnnlib", "sat")]
+    assert "demo_sat" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_every_module_imports_from_the_wheel(clean: Path, tmp_path: Path) -> None:
     names = [name for name in sorted(modules()) if not name.endswith("__main__")]
     code = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"

@@ -1,1 +1,1 @@
-"""What the subcommands of ``verify`` do, one file each; ``verifier.cli`` has their options."""
+"""The subcommands of ``verify``, one per file."""

@@ -55,5 +55,7 @@ class LiveLine:
             line.append(f"  <= {event.upper:.4g}")
         if event.open is not None:
             line.append(f"  open {event.unit} {event.open:,}")
+        if event.rate is not None:
+            line.append(f"  {event.unit}/s {event.rate:,.0f}")
         line.append(f"  {self._deadline.remaining:.0f} s left", "dim")
         return line

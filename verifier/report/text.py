@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from verifier.verdict import DisjunctBounds, Result, Verdict
+from verifier.verdict import DisjunctBounds, Result, SearchStatistics, Verdict
 
 
 def summary(result: Result) -> str:
@@ -30,7 +31,14 @@ def summary(result: Result) -> str:
             lines.append(f"  and {len(still) - 10} more")
     stages = ", ".join(f"{name} {seconds:.2f}" for name, seconds in result.statistics.stages.items())
     lines.append(f"  seconds: {result.statistics.seconds:.2f}" + (f" ({stages})" if stages else ""))
+    lines += [f"  {name}: {_work(search)}" for name, search in result.statistics.searches.items()]
     return "\n".join(lines)
+
+
+def _work(search: SearchStatistics) -> str:
+    closed = "".join(f", {count:,} closed by {what}" for what, count in search.closed.items() if count)
+    left = f", {search.open:,} open" if search.open else ""
+    return f"{search.visited:,} regions, {search.rate:,.0f} per second{closed}{left}"
 
 
 def _range(bound: DisjunctBounds) -> str:
@@ -72,6 +80,10 @@ def as_json(result: Result, context: Mapping[str, Any]) -> str:
             "seconds": result.statistics.seconds,
             "stages": result.statistics.stages,
             "counts": result.statistics.counts,
+            "searches": {
+                name: {**dataclasses.asdict(search), "regions_per_second": search.rate}
+                for name, search in result.statistics.searches.items()
+            },
         },
         **context,
     }

@@ -12,42 +12,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verifier.bounds.beta_crown import AscentOptions, Root, Rows, Splits, bound_regions
+from verifier.bounds.beta_crown import AscentOptions, Root, Splits, bound_regions
 from verifier.bounds.level import Bounds
 from verifier.deadline import Deadline
-from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
+from verifier.search.candidates import Candidates, rows_of
+from verifier.search.pace import Pace
+from verifier.search.spill import Spill
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
 Array = NDArray[np.float64]
 
 METHOD = "relu splitting"
 FIRST_BATCH = 16
-CONFIRMED_AT_ONCE = 4
-"""Candidate points of one batch that are replayed."""
+
+
+LEAF = AscentOptions(iterations=150, decay=0.97)
+"""Without an undecided neuron only multipliers are left to choose: a linear program, solved by ascending longer."""
 
 
 @dataclass(frozen=True)
 class BranchOptions:
-    """root: the ascent on undivided boxes.  ascent: the one in every region.
+    """root: the ascent on undivided boxes.  ascent: in every region; leaf: where no neuron is undecided any more.
 
     most_bytes: of one batch's values; limits the batch on large networks.  crowded: regions in the frontier from which
-    on those nearest to closing come first.
+    on those nearest to closing come first.  frontier_bytes: of the regions kept in memory; the rest wait on disk.
     """
 
     root: AscentOptions = field(default_factory=lambda: AscentOptions(iterations=20))
     ascent: AscentOptions = field(default_factory=AscentOptions)
+    leaf: AscentOptions = LEAF
     most_bytes: int = 2**26
     largest_batch: int = 1024
     crowded: int = 20_000
+    frontier_bytes: int = 2**31
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +81,7 @@ class _Frontier:
     def take(self, count: int, nearest: bool) -> _Frontier:
         """Remove and return ``count`` regions: the worst, or the nearest to closing."""
         order = torch.argsort(self.lower, descending=nearest, stable=True)
-        taken, kept = self._pick(order[:count]), self._pick(torch.sort(order[count:]).values)
+        taken, kept = self.pick(order[:count]), self.pick(torch.sort(order[count:]).values)
         self.splits, self.lower, self.owner, self.branch = kept.splits, kept.lower, kept.owner, kept.branch
         return taken
 
@@ -85,7 +91,7 @@ class _Frontier:
         self.owner = torch.cat([self.owner, other.owner])
         self.branch = torch.cat([self.branch, other.branch])
 
-    def _pick(self, index: Tensor) -> _Frontier:
+    def pick(self, index: Tensor) -> _Frontier:
         return _Frontier(self.splits.pick(index), self.lower[index], self.owner[index], self.branch[index])
 
 
@@ -107,28 +113,69 @@ class ReluSplitting:
         first = query.disjuncts[0]
         lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
         self._root = Root(query.network, lower, upper, tuple(nodes))
-        self._rows = _rows(query)
-        self._referee = Referee(query)
+        self._rows = rows_of(query)
+        self._candidates = Candidates(query, self._rows)
         self._frontier: _Frontier | None = None
         self._abandoned = np.zeros(len(query.disjuncts), dtype=bool)
         self._batch = FIRST_BATCH
         size = 4 * sum(node.size for node in query.network.nodes) * self._rows.bounds.shape[1]
         self._most = max(1, min(self._options.largest_batch, self._options.most_bytes // size))
         self._rate = 0.0
-        self.regions = 0
+        self._kept = max(2, self._options.frontier_bytes // (9 * self._root.size + 64))
+        self._spill, self._forgotten = Spill(), torch.zeros(0, dtype=torch.long)
+        self._pace = Pace()
+        self.regions = self.spilled = 0
+        self.closed = {"bound": 0}
+
+    method = METHOD
 
     @property
     def exhausted(self) -> bool:
-        return self._frontier is not None and len(self._frontier) == 0
+        return self._frontier is not None and self.open == 0
+
+    @property
+    def open(self) -> int:
+        """Regions left, in memory and on disk."""
+        return len(self._open) + len(self._spill)
+
+    @property
+    def worst(self) -> float:
+        """The least bound of an open region, infinite where none is open."""
+        if self._frontier is None:
+            return -torch.inf
+        kept = float(self._open.lower.min()) if len(self._open) else torch.inf
+        return min([kept, *self._spill.lowest.values()])
+
+    def forget(self, closed: Sequence[int]) -> None:
+        """Drop disjuncts, by position, that someone else has closed."""
+        self._forgotten = torch.tensor(closed, dtype=torch.long)
+        if self._frontier is not None:
+            self._frontier = self._remembered(self._frontier)
+
+    def _remembered(self, frontier: _Frontier) -> _Frontier:
+        gone = torch.cat([self._forgotten, torch.from_numpy(np.flatnonzero(self._abandoned))])
+        return frontier.pick(torch.nonzero(~torch.isin(frontier.owner, gone)).squeeze(1))
 
     def work(self, deadline: Deadline) -> BranchOutcome:
         """Split until every disjunct is decided or the deadline passes; what is known by then."""
         witness = None
         if self._frontier is None:
             witness = self._start()
-        while witness is None and len(self._open) and not deadline.expired:
-            witness = self._step()
-        return BranchOutcome(witness, self._bounds(), self.regions, len(self._open))
+        self._pace.start(self.regions)
+        while witness is None and not self.exhausted and not deadline.expired:
+            self._balance()
+            if len(self._open):
+                witness = self._step()
+        return BranchOutcome(witness, self._bounds(), self.regions, self.open)
+
+    def _balance(self) -> None:
+        """Move what does not fit in memory to disk, those nearest to closing first, and back when there is room."""
+        if len(self._open) > self._kept:
+            part = self._open.take(len(self._open) - self._kept // 2, nearest=True)
+            self.spilled += len(part)
+            self._spill.push(part, len(part), _lowest(part))
+        elif not len(self._open) and len(self._spill):
+            self._frontier = self._remembered(self._spill.pop())
 
     @property
     def _open(self) -> _Frontier:
@@ -152,8 +199,9 @@ class ReluSplitting:
         children = Splits.join([_child(parents, sign) for sign in (1, -1)])
         found = self._bound(children, parents.owner.repeat(2), parents.lower.repeat(2), self._options.ascent)
         self._adapt(len(parents), time.monotonic() - started)
-        lowest = float(frontier.lower.min()) if len(frontier) else None
-        self._progress(Event(METHOD, lower=lowest, open=len(frontier), unit="regions"))
+        lowest = None if self.exhausted else self.worst
+        rate = self._pace.rate(self.regions)
+        self._progress(Event(METHOD, lower=lowest, open=self.open, unit="regions", rate=rate))
         return found
 
     def _bound(self, splits: Splits, owner: Tensor, known: Tensor, ascent: AscentOptions) -> Witness | None:
@@ -162,34 +210,26 @@ class ReluSplitting:
         self.regions += len(splits)
         lower = torch.maximum(result.lower, known)
         still = torch.nonzero(lower <= 0).squeeze(1)
+        self.closed["bound"] += len(splits) - len(still)
         undecided = result.splits.signs[still] == 0
         # Zero scores still name an undecided neuron; none left is a linear program, for the MILP stage.
         branch = torch.where(undecided, result.scores[still] + 1e-30, -1.0).max(1) if undecided.shape[1] else None
         splittable = torch.zeros(len(still), dtype=torch.bool) if branch is None else branch.values > 0
-        for position in owner[still[~splittable]].tolist():
-            self._abandoned[position] = True
         kept = still[splittable]
         if branch is not None and len(kept):
             chosen = branch.indices[splittable]
             self._open.add(_Frontier(result.splits.pick(kept), lower[kept], owner[kept], chosen))
-        return self._try(result.points[still], owner[still])
+        leaves = still[~splittable]
+        if len(leaves):
+            self._close_leaves(result.splits.pick(leaves), owner[leaves])
+        return self._candidates.judge(result.points[still], owner[still])
 
-    def _try(self, points: Tensor, owner: Tensor) -> Witness | None:
-        """Replay the most promising points."""
-        if not len(points):
-            return None
-        outputs = self._root.network.forward(points)
-        rows = self._rows.pick(owner)
-        margins = (rows.outputs @ outputs.unsqueeze(2)).squeeze(2) - rows.bounds
-        if rows.inputs is not None:
-            margins = margins + (rows.inputs @ points.unsqueeze(2)).squeeze(2)
-        margin = margins.max(1).values
-        for i in torch.argsort(margin)[:CONFIRMED_AT_ONCE].tolist():
-            if margin[i] > 0:
-                return None
-            if self._referee.judge(int(owner[i]), points[i].numpy()):
-                return self._referee.witness
-        return None
+    def _close_leaves(self, splits: Splits, owner: Tensor) -> None:
+        """Regions with nothing to split; what they leave open is open for good, and for the MILP stage."""
+        lower = bound_regions(self._root, self._rows.pick(owner), splits, self._options.leaf).lower
+        self.closed["bound"] += int((lower > 0).sum())
+        self._abandoned[owner[lower <= 0].numpy()] = True
+        self.forget(self._forgotten.tolist())
 
     def _adapt(self, count: int, seconds: float) -> None:
         """Larger batches for as long as they bound more regions per second."""
@@ -200,32 +240,26 @@ class ReluSplitting:
 
     def _bounds(self) -> tuple[DisjunctBounds, ...]:
         found = []
+        waiting = self._spill.lowest
         for position in range(len(self._query.disjuncts)):
             lower = self._open.lower[self._open.owner == position]
-            if len(lower):
-                found.append(DisjunctBounds(lower=float(lower.min())))
-            elif self._abandoned[position]:
+            lowest = min(float(lower.min()) if len(lower) else torch.inf, waiting.get(position, torch.inf))
+            if self._abandoned[position]:
                 found.append(DisjunctBounds())
+            elif lowest < torch.inf:
+                found.append(DisjunctBounds(lower=lowest))
             else:
                 found.append(DisjunctBounds(lower=0.0, closed_by=METHOD, level=EvidenceLevel.RIGOROUS))
         return tuple(found)
+
+
+def _lowest(frontier: _Frontier) -> dict[int, float]:
+    """The least bound of each disjunct that is open there."""
+    return {int(owner): float(frontier.lower[frontier.owner == owner].min()) for owner in frontier.owner.unique()}
 
 
 def _child(parents: _Frontier, sign: int) -> Splits:
     """One half of every parent."""
     signs = parents.splits.signs.clone()
     signs[torch.arange(len(parents)), parents.branch] = sign
-    return Splits(signs, parents.splits.slopes, parents.splits.multipliers)
-
-
-def _rows(query: Query) -> Rows:
-    """The rows of all disjuncts, padded by repeating the first one (which changes no maximum)."""
-    count = max(len(d.constraints) for d in query.disjuncts)
-    parts = [d.constraints for d in query.disjuncts]
-    index = [np.append(np.arange(len(p)), np.zeros(count - len(p), dtype=np.int64)) for p in parts]
-    inputs = None
-    if any(p.mentions_inputs for p in parts):
-        inputs = torch.as_tensor(np.stack([np.asarray(p.inputs)[i] for p, i in zip(parts, index, strict=True)]))
-    outputs = torch.as_tensor(np.stack([p.outputs[i] for p, i in zip(parts, index, strict=True)]))
-    bounds = torch.as_tensor(np.stack([p.bounds[i] for p, i in zip(parts, index, strict=True)]))
-    return Rows(outputs, inputs, bounds)
+    return replace(parents.splits, signs=signs)

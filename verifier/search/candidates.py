@@ -1,0 +1,53 @@
+"""What the ReLU searches share: the rows of a query's disjuncts as tensors, and the trial of promising points."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.bounds.beta_crown import Rows
+from verifier.falsify.referee import Referee
+from verifier.query import Query
+from verifier.verdict import Witness
+
+CONFIRMED_AT_ONCE = 4
+"""Candidate points of one batch that are replayed."""
+
+
+class Candidates:
+    """Replays points that seem to satisfy a disjunct of the query."""
+
+    def __init__(self, query: Query, rows: Rows) -> None:
+        self._network, self._rows = query.network, rows
+        self._referee = Referee(query)
+
+    def judge(self, points: Tensor, owner: Tensor) -> Witness | None:
+        """The first confirmed one of points [B, n_inputs], each for the disjunct at position ``owner`` [B]."""
+        if not len(points):
+            return None
+        outputs = self._network.forward(points)
+        rows = self._rows.pick(owner)
+        margins = (rows.outputs @ outputs.unsqueeze(2)).squeeze(2) - rows.bounds
+        if rows.inputs is not None:
+            margins = margins + (rows.inputs @ points.unsqueeze(2)).squeeze(2)
+        margin = margins.max(1).values
+        for i in torch.argsort(margin)[:CONFIRMED_AT_ONCE].tolist():
+            if margin[i] > 0:
+                return None
+            if self._referee.judge(int(owner[i]), points[i].numpy()):
+                return self._referee.witness
+        return None
+
+
+def rows_of(query: Query) -> Rows:
+    """The rows of all disjuncts, padded by repeating the first one (which changes no maximum)."""
+    count = max(len(d.constraints) for d in query.disjuncts)
+    parts = [d.constraints for d in query.disjuncts]
+    index = [np.append(np.arange(len(p)), np.zeros(count - len(p), dtype=np.int64)) for p in parts]
+    inputs = None
+    if any(p.mentions_inputs for p in parts):
+        inputs = torch.as_tensor(np.stack([np.asarray(p.inputs)[i] for p, i in zip(parts, index, strict=True)]))
+    outputs = torch.as_tensor(np.stack([p.outputs[i] for p, i in zip(parts, index, strict=True)]))
+    bounds = torch.as_tensor(np.stack([p.bounds[i] for p, i in zip(parts, index, strict=True)]))
+    return Rows(outputs, inputs, bounds)
