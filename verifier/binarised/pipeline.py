@@ -36,7 +36,7 @@ from verifier.proofs.file import ProofFile, Section, check_section, fingerprint
 from verifier.solve.gate_engines import COUNTER, ENGINES, GateAnswer, Run, gate_engine
 from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
 
-__all__ = ["Options", "prepare", "solve"]
+__all__ = ["Options", "Query", "prepare", "solve"]
 
 Integers = NDArray[np.int64]
 

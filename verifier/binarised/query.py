@@ -15,7 +15,7 @@ from verifier.binarised.levels import Lattice, LevelFinder, Levels, lattice
 from verifier.binarised.network import BinarisedNetwork, Gates
 from verifier.errors import SpecError
 from verifier.verdict import Witness
-from verifier.vnnlib.spec import Spec
+from verifier.vnnlib.spec import Disjunct, Spec
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -70,6 +70,21 @@ class Query:
     model: BinarisedModel
     spec: Spec
     boxes: tuple[Box, ...]
+
+    @property
+    def disjuncts(self) -> tuple[Disjunct, ...]:
+        """Those of the property."""
+        return self.spec.disjuncts
+
+    @property
+    def network(self) -> BinarisedNetwork:
+        """The model's integer form."""
+        return self.model.network
+
+    @property
+    def replay(self) -> Replaying:
+        """The model itself."""
+        return self.model.replay
 
     def judge(self, x: Floats) -> Witness | None:
         """The witness that onnxruntime makes of x (n_inputs,), float32 values inside the box; None where it does
