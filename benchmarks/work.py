@@ -20,6 +20,9 @@ from verifier.benchmarks.instances import file_digest
 from verifier.benchmarks.job import Job
 from verifier.benchmarks.machine import machine, versions
 from verifier.benchmarks.record import Status, finite
+from verifier.binarised import pipeline as binarised_pipeline
+from verifier.binarised.query import BinarisedModel
+from verifier.binarised.read import load_binarised
 from verifier.deadline import Deadline
 from verifier.errors import InputError
 from verifier.model.read import Model, load
@@ -43,7 +46,7 @@ class VerifyWork:
     """Call it with a job: what is to be recorded, as plain data.  One per worker process."""
 
     def __init__(self) -> None:
-        self._models: OrderedDict[tuple[str, int, int], tuple[Model, str]] = OrderedDict()
+        self._models: OrderedDict[tuple[str, int, int], tuple[Model | BinarisedModel, str]] = OrderedDict()
         machine(), versions()
 
     def __call__(self, job: Job, progress: Progress) -> dict[str, Any]:
@@ -74,19 +77,26 @@ class VerifyWork:
         spec = read(path)
         found["files"]["vnnlib"] = file_digest(path)
         found["asked"] = asdict(describe(spec, model.network.input_shape))
-        query = prepare(model, spec, job.seed)
-        options = Options(device=job.device, threads=job.threads, seed=job.seed, trust=Trust(job.trust))
-        result = solve(query, deadline, options, progress)
+        query: Query | binarised_pipeline.Query
+        if isinstance(model, BinarisedModel):
+            query = binarised_pipeline.prepare(model, spec)
+            own = binarised_pipeline.Options(threads=job.threads, seed=job.seed, trust=Trust(job.trust))
+            result = binarised_pipeline.solve(query, deadline, own, progress)
+        else:
+            query = prepare(model, spec, job.seed)
+            options = Options(device=job.device, threads=job.threads, seed=job.seed, trust=Trust(job.trust))
+            result = solve(query, deadline, options, progress)
         found |= answer(result)
         if result.witness is not None:
             found["witness"] = picture_data(query, result.witness)
 
-    def _model(self, path: Path) -> tuple[Model, str]:
+    def _model(self, path: Path) -> tuple[Model | BinarisedModel, str]:
         """The model and the digest of its file."""
         state = path.stat() if path.exists() else None
         key = (str(path), state.st_mtime_ns, state.st_size) if state else (str(path), 0, 0)
         if key not in self._models:
-            self._models[key] = load(path), file_digest(path)
+            binarised, reason = load_binarised(path)
+            self._models[key] = binarised or load(path, hint=reason), file_digest(path)
         self._models.move_to_end(key)
         while len(self._models) > 1 and sum(size for _, _, size in self._models) > KEPT_MODEL_BYTES:
             self._models.popitem(last=False)
@@ -114,7 +124,7 @@ def answer(result: Result) -> dict[str, Any]:
     }
 
 
-def picture_data(query: Query, witness: Witness) -> dict[str, Any]:
+def picture_data(query: Query | binarised_pipeline.Query, witness: Witness) -> dict[str, Any]:
     """The counterexample, and the point its box was drawn around, each with the model's own outputs."""
     disjunct = query.disjuncts[witness.disjunct]
     shape = query.network.input_shape

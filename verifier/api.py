@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from verifier.binarised import pipeline as binarised_pipeline
+from verifier.binarised.query import BinarisedModel
+from verifier.binarised.read import load_binarised
 from verifier.deadline import Deadline
 from verifier.errors import ModelError
 from verifier.model.load_check import check
@@ -39,7 +42,7 @@ def load(source: str | Path | nn.Module, example: Any = None) -> Model:
 
 
 def verify(
-    model: str | Path | Model,
+    model: str | Path | Model | BinarisedModel,
     spec: str | Path | Spec,
     timeout: float = 90.0,
     options: Options | None = None,
@@ -47,7 +50,8 @@ def verify(
 ) -> Result:
     """Is there an input in the region of ``spec`` for which the outputs of ``model`` satisfy it?
 
-    model: path of an ONNX file, plain or .gz, or a ``Model`` from ``load``.
+    model: path of an ONNX file, plain or .gz, or a ``Model`` from ``load``.  Binarised networks take their own way,
+        with the options ``threads``, ``seed`` and ``trust``.
     spec: path of a VNN-LIB file, plain or .gz, or a ``Spec``.
     timeout: seconds for everything, reading the files included.
     Raises InputError (ModelError, SpecError, OptionError) when the question cannot be asked.
@@ -56,7 +60,15 @@ def verify(
     deadline = Deadline.after(positive_seconds(timeout))
     check_device(options.device)
     limit_threads(options.threads)
-    query = prepare(model if isinstance(model, Model) else load_file(model), spec, options.seed)
+    hint = ""
+    if isinstance(model, str | Path):
+        binarised, hint = load_binarised(model)
+        model = model if binarised is None else binarised
+    if isinstance(model, BinarisedModel):
+        question = binarised_pipeline.prepare(model, spec if isinstance(spec, Spec) else read(spec))
+        own = binarised_pipeline.Options(threads=options.threads, seed=options.seed, trust=options.trust)
+        return binarised_pipeline.solve(question, deadline, own, progress)
+    query = prepare(model if isinstance(model, Model) else load_file(model, hint=hint), spec, options.seed)
     return solve(query, deadline, options, progress)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import platform
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -19,6 +20,7 @@ from typer.core import TyperGroup
 
 from verifier import __version__
 from verifier.commands.bench import bench
+from verifier.commands.check_proof import check_proof
 from verifier.commands.compare import compare
 from verifier.commands.merge import merge
 from verifier.commands.radius import radius
@@ -26,7 +28,7 @@ from verifier.commands.report import report
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
-from verifier.verdict import Result, Statistics, Verdict
+from verifier.verdict import Result, Statistics, Verdict, Witness
 
 if TYPE_CHECKING:
     from verifier.pipeline import Options
@@ -104,6 +106,20 @@ def check(
     result_file: Annotated[Path | None, typer.Option(help="Write the VNN-COMP result file.")] = None,
     save_counterexample: Annotated[Path | None, typer.Option(help="Write the counterexample in VNN-LIB form.")] = None,
     image: Annotated[Path | None, typer.Option(help="Write a PNG: original, counterexample, difference.")] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="Exact engine for binarised networks: auto, patterns, lazy, cp-sat, highs, cadical, glucose."
+        ),
+    ] = "auto",
+    also: Annotated[
+        list[Path] | None,
+        typer.Option("--model", help="Another binarised network that the same input shall fool; repeat for more."),
+    ] = None,
+    together: Annotated[
+        str, typer.Option(help="How several are fooled: same (one disjunct for all), any (each by some), majority.")
+    ] = "same",
+    proof: Annotated[Path | None, typer.Option(help="Keep the checked proof of an unsat (binarised networks).")] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Write a line per stage and second to stderr.")
     ] = False,
@@ -115,7 +131,22 @@ def check(
     outputs = Outputs(json, result_file, save_counterexample, image)
     try:
         outputs.check()
-        code = _check(model, spec, timeout, device, threads, seed, memory, trust, outputs, verbose)
+        code = _check(
+            model,
+            spec,
+            timeout,
+            device,
+            threads,
+            seed,
+            memory,
+            trust,
+            outputs,
+            engine,
+            proof,
+            also or [],
+            together,
+            verbose,
+        )
     except InputError as error:
         _report_error(error, outputs)
         raise typer.Exit(2) from None
@@ -132,6 +163,10 @@ def _check(
     memory: str,
     trust: str,
     outputs: Outputs,
+    engine: str,
+    proof: Path | None,
+    also: list[Path],
+    together: str,
     verbose: bool,
 ) -> int:
     from verifier.memory import parse_memory
@@ -153,13 +188,28 @@ def _check(
         sys.stdout.flush()
 
     with Watchdog(deadline, overrun), LiveLine(deadline, verbose) as line:
+        from verifier.binarised.read import load_binarised
+
+        binarised, reason = load_binarised(model)
+        if binarised is not None:
+            from verifier.commands.binarised import check_binarised
+
+            result, draw = check_binarised(
+                binarised, spec, deadline, engine, threads, seed, level, proof, also, together, line
+            )
+            context |= {"model_sha256": binarised.sha256}
+            _publish(result, draw, outputs, context)
+            return 130 if result.message.startswith("interrupted") else 0
+        for option, used in (("--engine", engine != "auto"), ("--proof", proof is not None), ("--model", bool(also))):
+            if used:
+                raise OptionError(f"{option} is for binarised networks; {model} is none" + (reason and f" ({reason})"))
         from verifier.api import prepare
         from verifier.model.read import load
         from verifier.pipeline import Options, solve
 
         options = Options(device=device, threads=threads, seed=seed, trust=level, memory=most_bytes)
         limit_threads(threads)
-        loaded = load(model)
+        loaded = load(model, hint=reason)
         query = prepare(loaded, spec, seed)
         context |= {
             "model_sha256": loaded.sha256,
@@ -167,8 +217,11 @@ def _check(
             "versions": _versions(),
         }
         result = solve(query, deadline, options, line)
-    _publish(result, query, outputs, context)
+    _publish(result, lambda path, witness: _draw(path, query, witness), outputs, context)
     return 130 if result.message.startswith("interrupted") else 0
+
+
+app.command("check-proof")(check_proof)
 
 
 @app.command()
@@ -222,7 +275,15 @@ for command in (bench, merge, report, compare):
     app.command()(command)
 
 
-def _publish(result: Result, query: Query | None, outputs: Outputs, context: dict[str, Any]) -> None:
+def _draw(path: Path, query: Query, witness: Witness) -> None:
+    from verifier.report.witness_picture import save_picture
+
+    save_picture(path, query, witness)
+
+
+def _publish(
+    result: Result, draw: Callable[[Path, Witness], None] | None, outputs: Outputs, context: dict[str, Any]
+) -> None:
     """Print the answer and write every file that was asked for."""
     from verifier.report.text import as_json, summary
     from verifier.vnnlib.counterexample import counterexample_text, result_text
@@ -234,15 +295,13 @@ def _publish(result: Result, query: Query | None, outputs: Outputs, context: dic
     if outputs.result is not None:
         points = (None, None) if witness is None else (witness.x, witness.y)
         write_whole(outputs.result, result_text(str(result.verdict), *points))
-    if witness is None or query is None:
+    if witness is None or draw is None:
         return
     if outputs.counterexample is not None:
         write_whole(outputs.counterexample, counterexample_text(witness.x, witness.y))
         typer.echo(f"  counterexample: {outputs.counterexample}")
     if outputs.image is not None:
-        from verifier.report.witness_picture import save_picture
-
-        save_picture(outputs.image, query, witness)
+        draw(outputs.image, witness)
         typer.echo(f"  picture: {outputs.image}")
 
 

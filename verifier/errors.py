@@ -5,6 +5,7 @@
     │   ├── ModelError        the ONNX file: unreadable, unsupported, not what onnxruntime computes
     │   ├── SpecError         the VNN-LIB file: syntax, undeclared variables, unbounded inputs
     │   ├── OptionError       an option with an impossible value, an unknown device
+    │   ├── ProofError        a proof file: malformed, about something else, or it does not prove
     │   ├── OutputPathError   a file that was asked for and cannot be written
     │   └── BatchError        a list of instances, a suite or a journal that cannot be used
     ├── SolverError           an outside solver answered something that contradicts what is known
@@ -50,6 +51,10 @@ class SpecError(InputError):
 
 class OptionError(InputError):
     """An option has an impossible value."""
+
+
+class ProofError(InputError):
+    """A proof file does not prove what it should."""
 
 
 class OutputPathError(InputError):

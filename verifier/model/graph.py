@@ -17,6 +17,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, num
 from verifier.errors import ModelError
 from verifier.model.diagnostics import describe, first_line, node_name, operator_name
 from verifier.model.folding import AnyArray, evaluate
+from verifier.model.interface import STANDARD_DOMAINS
 from verifier.model.lowering import RULES
 from verifier.model.lowering.call import Builder, Call, Constant, UnsupportedError, Value, Variable, as_floats
 from verifier.model.network import Network
@@ -24,7 +25,6 @@ from verifier.model.operators import Reshape
 from verifier.model.operators.affine import Shape
 from verifier.model.replay import InputType
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 RANDOM = frozenset(
     ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 )

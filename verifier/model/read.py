@@ -33,11 +33,11 @@ class Model:
     sha256: str
 
 
-def load(path: str | Path, limit: int = DEFAULT_LIMIT) -> Model:
+def load(path: str | Path, limit: int = DEFAULT_LIMIT, hint: str = "") -> Model:
     """Read a plain or gzip-compressed ONNX file.
 
     limit: how many bytes a compressed file may expand to.  Raises ModelError, one sentence that begins with
-    the path, for everything that can be wrong with the file.
+    the path, for everything that can be wrong with the file.  hint: why it is no binarised network, for that sentence.
     """
     path = Path(path)
     data = read_file(path)
@@ -51,6 +51,7 @@ def load(path: str | Path, limit: int = DEFAULT_LIMIT) -> Model:
             digest.update(file.read_bytes())
         return Model(network, replay, path, digest.hexdigest())
     except ModelError as error:
+        sentence = f"{error}; nor is it a binarised network that can be read ({hint})" if hint else str(error)
         if str(error).startswith(str(path)):
-            raise
-        raise ModelError(f"{path}: {error}") from None
+            raise ModelError(sentence) from None
+        raise ModelError(f"{path}: {sentence}") from None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from verifier.report.bars import draw_bars
 from verifier.report.layout import image_layout
-from verifier.report.triple import draw_triple
+from verifier.report.triple import ExtraPanel, draw_triple
 
 Array = NDArray[np.float64]
 
@@ -30,18 +30,20 @@ def save_triple(
     counterexample_lines: Sequence[str] = (),
     lower: Array | None = None,
     upper: Array | None = None,
+    extras: Sequence[ExtraPanel] = (),
 ) -> None:
     """Write the picture as PNG.
 
     original, counterexample: (n_inputs,), C order.  shape: of the model's input, leading 1 or not.
     title, original_lines, counterexample_lines: text, long lines are folded; see ``score_lines``.
     lower, upper: (n_inputs,), the box; used where the input is no picture, by default what the points span.
+    extras: more panels, for images only.
     Raises OutputPathError when the file cannot be written.
     """
     before, after = (np.asarray(point, dtype=np.float64).ravel() for point in (original, counterexample))
     layout = image_layout(shape)
     if layout is not None:
-        canvas = draw_triple(before, after, layout, title, original_lines, counterexample_lines)
+        canvas = draw_triple(before, after, layout, title, original_lines, counterexample_lines, extras)
     else:
         least = np.minimum(before, after) if lower is None else lower
         most = np.maximum(before, after) if upper is None else upper

@@ -48,6 +48,15 @@ SLACK = 1e-3
 """Counterexamples may leave the range of the pixels by rounding, boxes by this part of it."""
 
 
+@dataclass(frozen=True, eq=False)
+class ExtraPanel:
+    """One more panel on the right.  pixels: (H, W, 3) colours."""
+
+    heading: str
+    pixels: Pixels
+    lines: Sequence[str]
+
+
 @dataclass(frozen=True)
 class ValueRange:
     """The values drawn as black and as white."""
@@ -100,6 +109,7 @@ def draw_triple(
     title: Sequence[str],
     original_lines: Sequence[str],
     counterexample_lines: Sequence[str],
+    extras: Sequence[ExtraPanel] = (),
 ) -> Canvas:
     """The picture.  original, counterexample: (n_inputs,)."""
     scale = value_range(original, counterexample)
@@ -109,15 +119,17 @@ def draw_triple(
         _enlarged(scale.shades(layout.pixels(original))),
         _enlarged(scale.shades(layout.pixels(counterexample))),
         _enlarged(signed_colours(change / largest if largest > 0 else change)),
+        *(_enlarged(extra.pixels) for extra in extras),
     ]
     factor = f"difference, magnified {scale.span / largest:.3g}x" if largest > 0 else "no difference"
     changed = [f"{np.count_nonzero(change)} of {change.size} pixels changed"]
     if layout.channels > 1:
         changed.append("the channel that changed most")
     column = max(panels[0].width, PANEL)
-    headings = ("original", "counterexample", factor)
-    captions = [fold(lines, column) for lines in (original_lines, counterexample_lines, changed)]
-    width = 3 * column + 2 * GAP
+    headings = ("original", "counterexample", factor, *(extra.heading for extra in extras))
+    texts = (original_lines, counterexample_lines, changed, *(extra.lines for extra in extras))
+    captions = [fold(lines, column) for lines in texts]
+    width = len(panels) * column + (len(panels) - 1) * GAP
 
     top = MARGIN + title_height(title, width)
     panel_top = top + line_height(HEAD_SIZE) + 6
@@ -127,6 +139,7 @@ def draw_triple(
         len(captions[0]) * line_height(),
         len(captions[1]) * line_height(),
         len(captions[2]) * line_height() + legend,
+        *(len(caption) * line_height() for caption in captions[3:]),
     )
     canvas = Canvas(2 * MARGIN + width, caption_top + deepest + MARGIN)
     canvas.title(title, width)
@@ -139,7 +152,7 @@ def draw_triple(
             _legend(canvas, left, y, panel.width, largest)
             y += legend
         for j, line in enumerate(lines):
-            canvas.text(left, y + j * line_height(), line, TEXT_SIZE, INK if j == 0 and i < 2 else FAINT)
+            canvas.text(left, y + j * line_height(), line, TEXT_SIZE, INK if j == 0 and i != 2 else FAINT)
     return canvas
 
 

@@ -1,0 +1,147 @@
+"""Clause learning on the later layers, linear programming on the first: lazy clause generation for what is reachable.
+
+The layers behind the first become CNF over the first layer's bits; a solver proposes a pattern of these bits that
+satisfies
+the asserted rows; a linear program finds levels that reach it, or a conflict (see ``reach``), which becomes a clause.
+This is the scheme of satisfiability modulo linear arithmetic (Ganzinger et al. 2004) with complete proposals only,
+and logic-based Benders decomposition (Hooker and Ottosson 2003) by another name.
+
+One proposal teaches several conflicts: after each, its first gate is let go and the rest asked again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.binarised.reach import Reach, integer_levels
+from verifier.deadline import Deadline
+from verifier.encodings.sat.gates import GateFormula, later_formula
+from verifier.encodings.sat.program import Program
+from verifier.errors import OptionError, SolverError
+from verifier.progress import Event, Progress, silent
+from verifier.proofs.conflict import Conflict
+from verifier.solve.gate_engines import GateAnswer
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LazyOptions:
+    """solver: of python-sat, one that takes clauses between calls.  budget: conflicts per call, between looks at the
+    clock.
+
+    counter: form of the cardinality constraints.  lessons: conflicts taken from one proposal at most.
+    """
+
+    solver: str = "glucose4"
+    budget: int = 5000
+    counter: str = "modulo"
+    lessons: int = 12
+
+
+@dataclass(frozen=True, eq=False)
+class LazyOutcome:
+    """answer, and for a rigorous "no" what a proof needs: the CNF and the conflicts added to it.
+
+    rigorous: a "no" rests on checked conflicts, the CNF and the solver's clause learning alone.
+    """
+
+    answer: GateAnswer
+    rigorous: bool
+    formula: GateFormula
+    conflicts: tuple[Conflict, ...]
+
+
+def lazy_available() -> bool:
+    """Whether python-sat is installed."""
+    return find_spec("pysat") is not None
+
+
+def refutation(outcome: LazyOutcome, options: LazyOptions) -> tuple[str, ...]:
+    """DRAT steps that refute the formula with the conflicts' clauses."""
+    from pysat.solvers import Solver
+
+    clauses = [*outcome.formula.clauses, *(conflict.clause for conflict in outcome.conflicts)]
+    with Solver(options.solver, bootstrap_with=clauses, with_proof=True) as solver:
+        if solver.solve():
+            raise SolverError(f"{options.solver} finds a model of clauses that it refuted before")
+        return tuple(solver.get_proof())
+
+
+def search_lazily(
+    program: Program,
+    deadline: Deadline,
+    options: LazyOptions | None = None,
+    progress: Progress = silent,
+    hint: Integers | None = None,
+    known: list[Conflict] | None = None,
+) -> LazyOutcome:
+    """Decide the program.
+
+    hint: levels whose pattern is proposed first.  known: conflicts found elsewhere.
+    """
+    if not lazy_available():
+        raise OptionError(
+            "the engine lazy needs the package python-sat; install it with: pip install 'nn-verifier[bnn]'"
+        )
+    from pysat.solvers import Solver
+
+    options = options or LazyOptions()
+    formula = later_formula(program, options.counter)
+    first = program.layers[0]
+    reach = Reach(first, program.counts)
+    conflicts = list(known or [])
+    rigorous = True
+
+    def done(answer: GateAnswer) -> LazyOutcome:
+        return LazyOutcome(answer, rigorous, formula, tuple(conflicts))
+
+    start = np.zeros(len(program.counts), np.int64) if hint is None else hint
+    phases = first(start[None])[0]
+    with Solver(options.solver, bootstrap_with=formula.clauses) as solver:
+        for conflict in conflicts:
+            solver.add_clause(conflict.clause)
+        solver.set_phases([i + 1 if bit else -(i + 1) for i, bit in enumerate(phases.tolist())])
+        while True:
+            solver.conf_budget(options.budget)
+            found = solver.solve_limited()
+            if deadline.expired:
+                return done(GateAnswer(None, None, "time"))
+            if found is None:
+                continue
+            if not found:
+                return done(GateAnswer(False))
+            model = solver.get_model()
+            pattern = {gate: model[gate] > 0 for gate in range(len(first))}
+            lessons = _lessons(reach, pattern, options.lessons)
+            if not lessons:
+                bits = np.array([pattern[gate] for gate in range(len(first))])
+                levels, decided = integer_levels(first, program.counts, bits, deadline)
+                if levels is not None and program.holds(levels[None])[0]:
+                    return done(GateAnswer(True, levels))
+                if not decided:
+                    return done(GateAnswer(None, None, "time"))
+                rigorous = False
+                solver.add_clause([-(gate + 1) if bit else gate + 1 for gate, bit in pattern.items()])
+            for lesson in lessons:
+                conflicts.append(lesson)
+                solver.add_clause(lesson.clause)
+            progress(Event("lazy", open=len(conflicts), unit="conflicts"))
+
+
+def _lessons(reach: Reach, pattern: dict[int, bool], most: int) -> list[Conflict]:
+    """Conflicts within the pattern, each without some gate of those before."""
+    left = dict(pattern)
+    lessons: list[Conflict] = []
+    while len(lessons) < most and left:
+        answer = reach.ask(left)
+        if not isinstance(answer, Conflict):
+            break
+        lessons.append(answer)
+        strongest = int(answer.gates[answer.multipliers.argmax()])
+        del left[strongest]
+    return lessons
