@@ -91,7 +91,7 @@ types: $(VENV)/.installed-dev ## mypy on the packages as they are imported
 unit: $(VENV)/.installed-dev ## the tests alone; ARGS="-k name" goes to pytest
 	@$(ONE_THREAD) $(RUN) -m pytest -q -n $(WORKERS) --maxprocesses=8 --dist=loadgroup $(ARGS)
 
-fuzz: $(VENV)/.installed-dev ## compare the engines with exhaustive enumeration: SECONDS=60 [SEED=1]
+fuzz: $(VENV)/.installed-dev ## compare the engines with enumeration and a MILP: SECONDS=60 [SEED=1]
 	@PYTHONPATH=tests $(ONE_THREAD) $(RUN) -m fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 # --- benchmarks ------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def ascend(
     bound: from one tensor per choice to a vector of bounds, differentiable.  keep: makes a bool vector like the bound
     broadcast against a choice.  decay: of the steps, per iteration.  Ends early once every bound is positive.
     """
-    values = [choice.start.clone() for choice in choices]
+    values = [choice.project(choice.start.clone()) for choice in choices]
     kept = [value.clone() for value in values]
     first = [torch.zeros_like(value) for value in values]
     second = [torch.zeros_like(value) for value in values]

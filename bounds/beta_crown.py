@@ -25,7 +25,7 @@ from torch import Tensor
 
 from verifier.bounds.ascent import Choice, ascend
 from verifier.bounds.crown import LinearBound, Relaxed, backward
-from verifier.bounds.level import Bounds
+from verifier.bounds.level import Bounds, Level
 from verifier.bounds.relaxation import triangle
 from verifier.bounds.rounding import sensitivity
 from verifier.model.network import Network
@@ -108,7 +108,10 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Root:
-    """One box of a network with bounds on all nodes (float64, CPU, [1, *shape]), and what is sought in it."""
+    """One box of a network with bounds on all nodes (float64, CPU, [1, *shape]), and what is sought in it.
+
+    ``fast`` is the same in float32.
+    """
 
     network: Network
     lower: Tensor
@@ -137,13 +140,19 @@ class Root:
 
     @cached_property
     def fast(self) -> Root:
-        """The same in float32, for the ascent."""
-        nodes = tuple(Bounds(n.lower.float(), n.upper.float(), n.level) for n in self.nodes)
+        """The same in float32, for the ascent: without any care for rounding."""
+        nodes = tuple(Bounds(n.lower.float(), n.upper.float(), Level.ESTIMATE) for n in self.nodes)
         objective = None if self.objective is None else self.objective.float()
-        return Root(self.network.to(torch.float32), self.lower.float(), self.upper.float(), nodes, objective)
+        single = Root(self.network.to(torch.float32), self.lower.float(), self.upper.float(), nodes, objective)
+        # Rounding to float32 may take away a sign, and both have to speak of the same neurons.
+        vars(single)["places"] = self.places
+        return single
 
     @cached_property
     def sensitivities(self) -> dict[int, Tensor | None]:
+        """Of every node (``rounding``); empty, so that nothing is rounded outward, where the bounds are estimates."""
+        if self.nodes[0].level is not Level.RIGOROUS:
+            return {}
         return {k: sensitivity(self.network, k, self.nodes) for k in range(len(self.network.nodes))}
 
     def undivided(self) -> Splits:
@@ -183,10 +192,17 @@ def bound_regions(
 
     least: rigorous least values [B, R] of a linear bound over the regions' inputs; by default those over the box.
     """
-    best = _ascend(root.fast, rows.float(), splits, options)
+    return evaluate(root, rows, ascended(root, rows, splits, options), least)
+
+
+def evaluate(
+    root: Root, rows: Rows, best: Splits, least: Callable[[LinearBound], Tensor] | None = None
+) -> RegionBounds:
+    """The bounds that given slopes and multipliers make, in the precision of root and rows: rigorous in float64."""
     coefficients: dict[int, Tensor] = {}
+    dtype = root.lower.dtype
     with torch.no_grad():
-        relaxed = _relaxed(root, best, best.slopes.double(), best.multipliers.double())
+        relaxed = _relaxed(root, best, best.slopes.to(dtype), best.multipliers.to(dtype))
         relaxed = replace(relaxed, sensitivities=root.sensitivities)
         bound = _backward(relaxed, rows, coefficients)
         if least is None:
@@ -247,8 +263,9 @@ def neuron_bounds(root: Root, splits: Splits) -> list[tuple[Tensor, LinearBound]
     return found
 
 
-def _ascend(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
-    """Slopes and multipliers that make the bounds of the regions large."""
+def ascended(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
+    """The regions with slopes and multipliers that make their bounds large, found in float32."""
+    root, rows = root.fast, rows.float()
     split = splits.signs != 0
     scale = float(rows.outputs.abs().max().clamp(min=1e-6))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fuzz.engines import ENGINES
 from fuzz.fuzzer import fuzz
+from fuzz.larger import mixed_case
 from verifier.deadline import Deadline
 
 STORED = Path(__file__).resolve().parent.parent / "regression"
@@ -27,7 +28,7 @@ def main() -> int:
     print(f"first seed {seed}", flush=True)
     engines = {name: ENGINES[name] for name in options.engine or ENGINES}
     seeds = itertools.islice(itertools.count(seed), options.cases)
-    tally = fuzz(engines, seeds, Deadline.after(options.seconds), options.store)
+    tally = fuzz(engines, seeds, Deadline.after(options.seconds), options.store, case_of=mixed_case)
     print("\n".join(tally.lines()))
     return int(bool(tally.failures))
 

@@ -17,9 +17,13 @@ from fuzz.shrink import shrink
 from fuzz.stored import StoredCase, store
 from verifier.deadline import Deadline
 from verifier.query import Query
+from verifier.verdict import Verdict
 
 ENGINE_SECONDS = 30.0
 """For one engine and one case; tiny cases take milliseconds, so whoever needs this long is stuck."""
+
+LARGER = 14
+"""Cases with more neurons than this are counted apart."""
 
 Engine = Callable[[Query, Deadline], Answer | None]
 """An engine as the fuzzer calls it; None where it does not apply."""
@@ -40,13 +44,15 @@ class Tally:
     """What a run did: cases, answers by engine and verdict, failures."""
 
     cases: int = 0
+    larger: int = 0
     ties: int = 0
     answers: Counter[tuple[str, str]] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
         """For a person."""
-        yield f"{self.cases} cases ({self.ties} with a tie), {len(self.failures)} failures"
+        kinds = f"{self.larger} of more than {LARGER} neurons, {self.ties} with a tie"
+        yield f"{self.cases} cases ({kinds}), {len(self.failures)} failures"
         for engine, group in itertools.groupby(sorted(self.answers), key=lambda key: key[0]):
             counts = ", ".join(f"{self.answers[key]} {key[1]}" for key in group)
             yield f"  {engine}: {counts}"
@@ -58,7 +64,8 @@ def examine(case: Case, engines: Mapping[str, Engine], tally: Tally | None = Non
     truths = [truth(case.network, disjunct) for disjunct in case.spec.disjuncts]
     if tally is not None:
         tally.cases += 1
-        tally.ties += any(abs(known.value) <= known.tie for known in truths)
+        tally.ties += any(known.verdict is Verdict.UNKNOWN for known in truths)
+        tally.larger += sum(case.network.nodes[k].size for k in case.network.relus) > LARGER
     for name, engine in engines.items():
         try:
             answer = engine(query, Deadline.after(ENGINE_SECONDS))
@@ -100,6 +107,7 @@ def fuzz(
     folder: Path,
     shrink_seconds: float = 30.0,
     say: Callable[[str], None] = print,
+    case_of: Callable[[int], Case] = random_case,
 ) -> Tally:
     """Examine the cases of the seeds until they or the time run out; failures are stored in ``folder``.
 
@@ -110,7 +118,7 @@ def fuzz(
     for seed in seeds:
         if deadline.expired:
             break
-        case = random_case(seed)
+        case = case_of(seed)
         for name, complaint in examine(case, engines, tally):
             if (name, complaint.kind) in known:
                 continue

@@ -8,14 +8,14 @@ rounding error beside it, within solver tolerances, or clearly on one side.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from fuzz.case import Array, Case, constraints, spec_of
+from fuzz.oracle import smallest_margin
 from support import networks
-from support.oracle import minimum_margin
 from verifier.model.network import Network
 from verifier.vnnlib.spec import Disjunct
 
@@ -139,13 +139,15 @@ def random_rows(rng: np.random.Generator, network: Network, lower: Array, upper:
     return Disjunct(lower, upper, constraints(inputs, outputs, bounds, strict))
 
 
-def placed(rng: np.random.Generator, network: Network, disjunct: Disjunct, side: int) -> Disjunct:
-    """The disjunct with its smallest margin moved to ``side`` (its sign) times one of ``OFFSETS``."""
-    value, point = minimum_margin(network, disjunct)
-    if not np.isfinite(value):
+def placed(
+    rng: np.random.Generator, network: Network, disjunct: Disjunct, side: int, offsets: Sequence[float] = OFFSETS
+) -> Disjunct:
+    """The disjunct with its smallest margin moved to ``side`` (its sign) times one of the offsets."""
+    found = smallest_margin(network, disjunct)
+    if not np.isfinite(found.value):
         return disjunct
-    scale = output_scale(network, point)
-    return shifted(disjunct, value - side * float(rng.choice(OFFSETS)) * scale)
+    scale = output_scale(network, found.point)
+    return shifted(disjunct, found.value - side * float(rng.choice(offsets)) * scale)
 
 
 def planted(rng: np.random.Generator, network: Network, disjunct: Disjunct) -> Disjunct:

@@ -1,9 +1,10 @@
-"""What is wrong with an engine's answer to a case, judged by enumeration and by rational arithmetic.
+"""What is wrong with an engine's answer to a case, judged by enumeration or a MILP, and by rational arithmetic.
 
-Enumeration gives the point of the smallest margin of every disjunct up to the tolerance of an LP solver; the
-margin at that point is then evaluated exactly.  So an ``unsat`` is refuted without any tolerance, and a
-``sat`` needs a witness that onnxruntime confirms, also without tolerance.  Only where the smallest margin is
-a tie, closer to zero than float32 can tell, may an engine leave the question open.
+Enumeration gives the point of the smallest margin of every disjunct up to the tolerance of an LP solver, a MILP one
+that is as good within its tolerances; the margin at that point is then evaluated exactly.  So an ``unsat`` is refuted
+without any tolerance, and a ``sat`` needs a witness that onnxruntime confirms, also without tolerance.  Only where the
+smallest margin is a tie, closer to zero than float32 can tell, or within the band that an engine's documentation
+names, may it leave the question open.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 
 from fuzz import exact
 from fuzz.case import Array, Case
-from support.oracle import minimum_margin
+from fuzz.oracle import smallest_margin
 from verifier.model.network import Network
 from verifier.query import Replay
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Verdict, Witness
@@ -32,6 +33,7 @@ class Answer:
 
     bounds: per disjunct, () when it gives none.
     decides: whether it promises an answer where there is no tie.
+    band: smallest margins up to this size it may leave open all the same, as its documentation says.
     """
 
     verdict: Verdict
@@ -39,6 +41,7 @@ class Answer:
     bounds: tuple[DisjunctBounds, ...] = ()
     level: EvidenceLevel | None = None
     decides: bool = False
+    band: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,9 @@ class Complaint:
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """One disjunct: the enumerated minimum, and its margin and whether it holds at a point, exactly."""
+    """One disjunct: its smallest margin lies in [floor, value]; the margin and whether it holds at a point, exactly."""
 
+    floor: float
     value: float
     tie: float
     point: Array | None
@@ -62,19 +66,22 @@ class Truth:
     @property
     def verdict(self) -> Verdict:
         """UNKNOWN for a tie."""
-        if abs(self.value) <= self.tie:
-            return Verdict.UNKNOWN
-        return Verdict.SAT if self.value < 0 else Verdict.UNSAT
+        return self.beyond(self.tie)
+
+    def beyond(self, band: float) -> Verdict:
+        """UNKNOWN where the smallest margin may lie within ``band`` of zero."""
+        if self.value < -band:
+            return Verdict.SAT
+        return Verdict.UNSAT if self.floor > band else Verdict.UNKNOWN
 
 
 def truth(network: Network, disjunct: Disjunct) -> Truth:
-    """Enumerate one disjunct.  Without any point that its input rows allow the value is inf."""
-    value, point = minimum_margin(network, disjunct)
-    if point is None or not np.isfinite(value):
-        return Truth(float(value), 0.0, None, np.inf, value < 0)
-    point = np.clip(point, disjunct.lower, disjunct.upper)
-    margin, holds = exact.margin(network, disjunct, point)
-    return Truth(float(value), TIE * magnitude(network, disjunct), point, margin, holds)
+    """Find out about one disjunct.  Without any point that its input rows allow the value is inf."""
+    found = smallest_margin(network, disjunct)
+    if not np.isfinite(found.value):
+        return Truth(found.value, found.value, 0.0, None, np.inf, found.value < 0)
+    margin, holds = exact.margin(network, disjunct, found.point)
+    return Truth(found.floor, found.value, TIE * magnitude(network, disjunct), found.point, margin, holds)
 
 
 def magnitude(network: Network, disjunct: Disjunct) -> float:
@@ -123,7 +130,7 @@ def _witness(case: Case, truths: list[Truth], answer: Answer, replay: Replay) ->
     known = truths[witness.disjunct]
     if known.verdict is Verdict.UNSAT:
         # Confirmed by onnxruntime and impossible: then the network is not the model, or the oracle is wrong.
-        return Complaint("referees differ", f"confirmed, but the smallest margin is {known.value:.3g}")
+        return Complaint("referees differ", f"confirmed, but the smallest margin is at least {known.floor:.3g}")
     return None
 
 
@@ -149,8 +156,8 @@ def _bounds(index: int, known: Truth, bounds: DisjunctBounds, disjunct: Disjunct
     comparable = known.point is not None and not (only_inputs and known.margin > 0)
     if comparable and bounds.lower > float(known.margin) + known.tie:
         return Complaint("lower bound", f"disjunct {index}: {bounds.lower:.9g}, but it {_described(known)}")
-    if bounds.upper < known.value - known.tie and not only_inputs:
-        return Complaint("upper bound", f"disjunct {index}: {bounds.upper:.9g} was seen, {known.value:.9g} is least")
+    if bounds.upper < known.floor - known.tie and not only_inputs:
+        return Complaint("upper bound", f"disjunct {index}: {bounds.upper:.9g} was seen, {known.floor:.9g} is least")
     return None
 
 
@@ -168,7 +175,7 @@ def _undecided(case: Case, truths: list[Truth], answer: Answer) -> Complaint | N
     """Complain of an engine that promises an answer and gives none where float32 can tell."""
     if not answer.decides or answer.verdict in (Verdict.SAT, Verdict.UNSAT):
         return None
-    verdicts = {known.verdict for known in truths}
+    verdicts = {known.beyond(max(known.tie, answer.band)) for known in truths}
     representable = all(_has_points(d, case.network.input_dtype) for d in case.spec.disjuncts)
     if verdicts == {Verdict.UNSAT} or not verdicts or (Verdict.SAT in verdicts and representable):
         values = [f"{known.value:.3g}" for known in truths]

@@ -8,6 +8,7 @@ import pytest
 
 from fuzz.engines import ENGINES
 from fuzz.fuzzer import fuzz
+from fuzz.larger import mixed_case
 from verifier.deadline import Deadline
 
 CASES = 60
@@ -17,7 +18,7 @@ FEWEST = 15
 
 @pytest.mark.slow
 def test_no_engine_is_wrong(tmp_path: Path) -> None:
-    tally = fuzz(ENGINES, range(CASES), Deadline.after(20), tmp_path)
+    tally = fuzz(ENGINES, range(CASES), Deadline.after(20), tmp_path, case_of=mixed_case)
     print("\n".join(tally.lines()))
     found = [f"{f.engine}: {f.complaint.kind}: {f.complaint.text} ({f.file})" for f in tally.failures]
     assert not found, "\n".join(found)

@@ -85,6 +85,23 @@ def small_convolutional(rng: np.random.Generator, n_out: int = 2) -> Network:
     return build(nodes, "small_convolutional")
 
 
+def stacked_convolutions(rng: np.random.Generator, n_out: int = 2) -> Network:
+    """Two convolutions on a (1, 1, 4, 4) input and a dense layer: 26 to 53 neurons."""
+    middle, last = int(rng.integers(2, 5)), int(rng.integers(2, 9))
+    nodes: list = [
+        (Input((1, 1, 4, 4)), ()),
+        (Conv(_tensor(rng, middle, 1, 2, 2, scale=0.6), _tensor(rng, middle, scale=0.4), (1, 1)), (0,)),
+        (Relu(), (1,)),
+        (Conv(_tensor(rng, 2, middle, 2, 2, scale=0.5), _tensor(rng, 2, scale=0.4), (1, 1)), (2,)),
+        (Relu(), (3,)),
+        (Reshape((1, 8)), (4,)),
+        (linear(rng, 8, last), (5,)),
+        (Relu(), (6,)),
+        (linear(rng, last, n_out), (7,)),
+    ]
+    return build(nodes, "stacked_convolutions")
+
+
 def leaky(rng: np.random.Generator, n_in: int, width: int, n_out: int) -> Network:
     """LeakyReLU as it is lowered: ``relu(z) - slope * relu(-z)``."""
     one, zero = torch.ones(1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64)

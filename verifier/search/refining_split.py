@@ -97,7 +97,8 @@ class RefiningSplitting:
         first = query.disjuncts[0]
         lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
         self._root = Root(query.network, lower, upper, tuple(nodes))
-        self._layer = torch.cat([torch.full((s.stop - s.start,), k) for k, s in slices(self._root).items()])
+        parts = [torch.full((s.stop - s.start,), k) for k, s in slices(self._root).items()]
+        self._layer = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
         self._rows = rows_of(query)
         self._candidates = Candidates(query, self._rows)
         self._count = len(query.disjuncts)

@@ -117,9 +117,9 @@ class ReluSplitting:
         self._candidates = Candidates(query, self._rows)
         self._frontier: _Frontier | None = None
         self._abandoned = np.zeros(len(query.disjuncts), dtype=bool)
-        self._batch = FIRST_BATCH
         size = 4 * sum(node.size for node in query.network.nodes) * self._rows.bounds.shape[1]
         self._most = max(1, min(self._options.largest_batch, self._options.most_bytes // size))
+        self._batch = min(FIRST_BATCH, self._most)
         self._rate = 0.0
         self._kept = max(2, self._options.frontier_bytes // (9 * self._root.size + 64))
         self._spill, self._forgotten = Spill(), torch.zeros(0, dtype=torch.long)
