@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from verifier.bounds.crown import LinearBound
-from verifier.bounds.halfspaces_kernel import minima
 from verifier.bounds.rounding import gamma
 
 
@@ -66,6 +65,9 @@ def over_cut_box(bound: LinearBound, lower: Tensor, upper: Tensor, cuts: Halfspa
     plain = bound.over_box(lower, upper)
     if not bool((cuts.counts > 0).any()):
         return plain
+    # Importing compiles the kernel, or loads it from numba's cache.
+    from verifier.bounds.halfspaces_kernel import minima
+
     batch, rows = plain.shape
     coefficients = bound.coefficients.expand(batch, rows, -1)
     constants, error = (part.expand(batch, rows) for part in (bound.constants, bound.error))

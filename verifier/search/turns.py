@@ -23,8 +23,8 @@ FIRST_TURN = 0.5
 """Seconds of the first turn; every turn is twice as long as the one before."""
 FOLLOWER_SHARE = 0.25
 """Length of the turn of a search that seems to be slower than another, against that of the other."""
-ATTACK_SHARE = 0.25
-"""Length of an attack between turns, against a turn of a second."""
+ATTACK_SHARE, LONG_TURN = 0.25, 4.0
+"""Length of an attack against the turn before it; after longer turns it only grows with the root of their length."""
 
 Search = RefiningSplitting | ReluSplitting
 
@@ -49,7 +49,7 @@ class Ledger(Protocol):
 
 def attack_seconds(turn: float) -> float:
     """How long to attack after a turn of searching: a share that falls as turns grow."""
-    return ATTACK_SHARE * turn**0.5
+    return ATTACK_SHARE * min(turn, (LONG_TURN * turn) ** 0.5)
 
 
 def alternate(searches: Sequence[Search], ledger: Ledger, deadline: Deadline, threads: int) -> None:
