@@ -490,6 +490,27 @@ def test_overflow_in_the_model(save):
     refused(save(make(nodes, (1, 3), huge)), "NaN or infinite output .* check the model's weights")
 
 
+@pytest.mark.parametrize(
+    ("weight", "bias", "group"),
+    [((1, 2, 3, 3), 1, 1), ((3, 1, 3, 3), 3, 2), ((2, 1, 3, 3), 3, 1), ((1, 1, 3, 3), 1, 0)],
+)
+def test_convolutions_whose_shapes_do_not_fit(save, weight, bias, group):
+    """Found by damaging bytes: torch's own exception came out."""
+    weights = {"w": np.ones(weight, np.float32), "b": np.ones(bias, np.float32)}
+    model = make([node("Conv", ["x", "w", "b"], group=group)], (1, 1, 4, 4), weights)
+    with pytest.raises(ModelError):
+        load(save(model))
+
+
+def test_a_convolution_for_other_channels_is_named(save):
+    from verifier.model.lowering.call import UnsupportedError
+    from verifier.model.lowering.convolution import check_channels
+
+    check_channels((1, 4, 5, 5), (6, 2, 3, 3), (6,), 2)
+    with pytest.raises(UnsupportedError, match="do not fit each other"):
+        check_channels((1, 3, 5, 5), (6, 2, 3, 3), (6,), 2)
+
+
 # ---------------------------------------------------------------- anything
 
 

@@ -16,14 +16,24 @@ def conv(call: Call) -> Value:
     bias = call.floats(2, "bias") if call.has(2) else np.zeros(weight.shape[0])
     x = call.variable(0)
     check_dimensions(weight.ndim - 2)
+    groups = call.attribute("group", 1)
+    check_channels(x.shape, weight.shape, bias.shape, groups)
     ways = axes(call, x.shape[2:], weight.shape[2:])
-    return convolve(call.builder, x, weight, bias, ways, call.attribute("group", 1))
+    return convolve(call.builder, x, weight, bias, ways, groups)
 
 
 def check_dimensions(count: int) -> None:
     """Raise UnsupportedError unless there are one or two spatial dimensions."""
     if count not in (1, 2):
         raise UnsupportedError(f"{count} spatial dimensions (1 and 2 are supported)")
+
+
+def check_channels(x: tuple[int, ...], weight: tuple[int, ...], bias: tuple[int, ...], groups: int) -> None:
+    """Raise UnsupportedError unless the shapes of a convolution fit each other; onnx does not always look."""
+    fits = len(x) == len(weight) and groups >= 1 and weight[0] % groups == 0 and x[1] == groups * weight[1]
+    if not fits or bias != (weight[0],):
+        shapes = f"an input {x}, a weight {weight} and a bias {bias} in {groups} groups"
+        raise UnsupportedError(f"{shapes} do not fit each other; export the model again")
 
 
 def convolve(
