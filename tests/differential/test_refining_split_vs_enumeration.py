@@ -13,7 +13,7 @@ from scipy.optimize import linprog
 
 from support import networks
 from support.oracle import minimum_margin
-from support.replay import TorchReplay
+from support.queries import query_of, tensors
 from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.beta_crown import Root, Splits
 from verifier.bounds.crown import LinearBound, intermediate_bounds
@@ -21,10 +21,8 @@ from verifier.bounds.halfspaces import Halfspaces, over_cut_box
 from verifier.bounds.reduce import without_inactive
 from verifier.bounds.refinement import refine
 from verifier.deadline import Deadline
-from verifier.query import Query
 from verifier.search.refining_split import RefineOptions, RefiningSplitting
 from verifier.verdict import EvidenceLevel
-from verifier.vnnlib.spec import Disjunct, LinearConstraints, Spec
 
 TOLERANCE = 1e-6
 KINDS = {
@@ -33,23 +31,6 @@ KINDS = {
     "residual": networks.residual,
     "convolutional": networks.convolutional,
 }
-
-
-def tensors(*arrays):
-    return [torch.from_numpy(np.asarray(array, np.float64)) for array in arrays]
-
-
-def query_of(rng, network, count, radius=1.0):
-    """``count`` random conjunctions over one box, some with rows that mix inputs and outputs."""
-    lower, upper = networks.box(rng, network.n_inputs, radius)
-    disjuncts = []
-    for _ in range(count):
-        rows = int(rng.integers(1, 4))
-        inputs = rng.normal(size=(rows, network.n_inputs)) * (rng.random() < 0.3)
-        outputs = rng.normal(size=(rows, network.n_outputs))
-        constraints = LinearConstraints(inputs, outputs, rng.normal(size=rows), np.zeros(rows, bool))
-        disjuncts.append(Disjunct(lower, upper, constraints))
-    return Query.of(network, Spec(network.n_inputs, network.n_outputs, tuple(disjuncts)), TorchReplay(network))
 
 
 def optimised(query, iterations):
