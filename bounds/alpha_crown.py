@@ -9,8 +9,9 @@ The slopes are kept: shifted by how a region changed the lines, they serve all r
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -44,6 +45,11 @@ RowSlopes = Mapping[int, Tensor]
 the node's j-th undecided neuron in the lower bound of the i-th undecided neuron bounded, and [1, i, j] in the upper."""
 
 
+Visit = Callable[[int, bool, Tensor, Mapping[int, Tensor]], None]
+"""Told the ReLU node whose input was bounded, whether from below, the flat places of the rows, and their slopes [R, V]
+on the undecided neurons of every ReLU node before."""
+
+
 @dataclass(frozen=True, eq=False)
 class Optimised:
     """nodes: bounds on every node, [1, *shape].  slopes: per ReLU node, those of the rows that bound its input."""
@@ -57,10 +63,11 @@ def optimised_bounds(
     nodes: Sequence[Bounds],
     deadline: Deadline,
     options: AlphaOptions | None = None,
+    visit: Visit | None = None,
 ) -> Optimised:
     """Tighter bounds over one box from rigorous ones (float64, CPU, [1, *shape] per node).
 
-    What the deadline leaves undone keeps its old bounds.
+    What the deadline leaves undone keeps its old bounds.  visit: shown all rows and their slopes.
     """
     options = options or AlphaOptions()
     fast = network.to(torch.float32)
@@ -72,7 +79,8 @@ def optimised_bounds(
         before = [k for k in network.relus if k < index and bool(found[network.nodes[k].inputs[0]].unstable.any())]
         if index in reader and before and not deadline.expired:
             known = found[index].unstable.flatten()
-            found[index], used = _tighten(network, fast, found, index, before, deadline, options)
+            told = None if visit is None else partial(visit, reader[index])
+            found[index], used = _tighten(network, fast, found, index, before, deadline, options, told)
             still = found[index].unstable.flatten()[known]
             slopes[reader[index]] = {k: rows[:, still] for k, rows in used.items()}
     return Optimised(tuple(found), slopes)
@@ -86,12 +94,14 @@ def _tighten(
     before: list[int],
     deadline: Deadline,
     options: AlphaOptions,
+    visit: Callable[[bool, Tensor, Mapping[int, Tensor]], None] | None,
 ) -> tuple[Bounds, RowSlopes]:
     """Bounds of the node and the slopes [2, undecided before, V] that gave them."""
     known = found[index]
     low, high = known.lower.flatten().clone(), known.upper.flatten().clone()
     undecided = torch.nonzero((low < 0) & (high > 0)).squeeze(1)
     position = torch.zeros(low.numel(), dtype=torch.long).index_copy(0, undecided, torch.arange(len(undecided)))
+    columns = {k: torch.nonzero(found[network.nodes[k].inputs[0]].unstable.flatten()).squeeze(1) for k in before}
     kept = _adaptive(network, found, before, len(undecided))
     relaxed = Relaxed(
         network,
@@ -112,9 +122,11 @@ def _tighten(
                 rows[0, torch.arange(len(part)), part] = sign
                 shaped = rows.reshape(1, len(part), *network.nodes[index].shape)
                 bound, chosen = _optimise(relaxed, fast, shaped, index, before, options)
+                undecided_slopes = {k: chosen[k][0].flatten(1)[:, columns[k]] for k in before}
+                if visit is not None:
+                    visit(from_below, part, undecided_slopes)
                 for k, own in kept.items():
-                    columns = torch.nonzero(found[network.nodes[k].inputs[0]].unstable.flatten()).squeeze(1)
-                    own[0 if from_below else 1, position[part]] = chosen[k][0].flatten(1)[:, columns]
+                    own[0 if from_below else 1, position[part]] = undecided_slopes[k]
                 if from_below:
                     low[part] = torch.maximum(low[part], bound)
                 else:

@@ -77,13 +77,14 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class RegionBounds:
-    """lower: [B] rigorous bound on the margin.  splits: with the slopes and multipliers that gave it.
+    """lower: [B] rigorous bound on the margin, by the row at ``row`` [B].  splits: with the slopes and multipliers used.
 
     scores: [B, m], how much relaxation each undecided neuron costs the bound, 0 where decided.
     points: [B, n_inputs], where the linear bound is least.
     """
 
     lower: Tensor
+    row: Tensor
     splits: Splits
     pulls: Tensor
     scores: Tensor
@@ -214,7 +215,7 @@ def evaluate(
         pick = torch.arange(len(row)), row
         points = _points(root, bound, rows.bounds, pick)
         pulls, costs = _pulls(root, best, relaxed, coefficients, pick)
-    return RegionBounds(lower, best, pulls, pulls * costs, points)
+    return RegionBounds(lower, row, best, pulls, pulls * costs, points)
 
 
 def _shifted(bound: LinearBound, by: Tensor) -> LinearBound:

@@ -60,8 +60,13 @@ class Halfspaces:
             self.counts[owner] += 1
 
 
-def over_cut_box(bound: LinearBound, lower: Tensor, upper: Tensor, cuts: Halfspaces) -> Tensor:
-    """Rigorous least values [B, R] of linear bounds over one box, lower, upper: [1, n_inputs], cut by halfspaces."""
+def over_cut_box(
+    bound: LinearBound, lower: Tensor, upper: Tensor, cuts: Halfspaces, multipliers: Tensor | None = None
+) -> Tensor:
+    """Rigorous least values [B, R] of linear bounds over one box, lower, upper: [1, n_inputs], cut by halfspaces.
+
+    multipliers: [B, R, K] zeros, overwritten by those of the halfspaces that gave the values.
+    """
     plain = bound.over_box(lower, upper)
     if not bool((cuts.counts > 0).any()):
         return plain
@@ -72,6 +77,7 @@ def over_cut_box(bound: LinearBound, lower: Tensor, upper: Tensor, cuts: Halfspa
     coefficients = bound.coefficients.expand(batch, rows, -1)
     constants, error = (part.expand(batch, rows) for part in (bound.constants, bound.error))
     found = np.full((batch, rows), -np.inf)
+    used = np.zeros((0, 0, 0)) if multipliers is None else multipliers.numpy()
     relative = 2 * gamma(coefficients.shape[2] + 3 * cuts.constants.shape[1] + 16)
     minima(
         coefficients.numpy(),
@@ -86,5 +92,6 @@ def over_cut_box(bound: LinearBound, lower: Tensor, upper: Tensor, cuts: Halfspa
         upper[0].numpy(),
         relative,
         found,
+        used,
     )
     return torch.maximum(plain, torch.from_numpy(np.nan_to_num(found, nan=-np.inf, posinf=-np.inf)))

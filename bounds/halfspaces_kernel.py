@@ -59,7 +59,7 @@ def _best(c, a, moves, radius, reach, offset):
 
 
 @njit(**_OPTIONS)
-def minima(C, d, error, plain, H, h, slack, counts, lower, upper, relative, found):
+def minima(C, d, error, plain, H, h, slack, counts, lower, upper, relative, found, used):
     n, most = len(lower), H.shape[1]
     radius, largest = np.empty(n, np.float32), np.empty(n)
     for i in range(n):
@@ -102,6 +102,9 @@ def minima(C, d, error, plain, H, h, slack, counts, lower, upper, relative, foun
             if moved:
                 found[b, r] = _value(C[b, r], d[b, r], error[b, r], H[b], h[b], slack[b], betas, count, lower, upper,
                                      largest, relative, exact, absolute)  # fmt: skip
+                if used.shape[0] > 0:
+                    for k in range(count):
+                        used[b, r, k] = betas[k]
 
 
 @njit(**_OPTIONS)

@@ -38,12 +38,14 @@ class Pass:
 
     neuron: positions among the m.  lower: whether a row bounds from below.  used: False for padding and split neurons.
     coefficients: per earlier ReLU node on the values of its undecided neurons, [B, R, V].
+    multipliers: of the halfspaces, [B, R, K] in their order, where they were asked for.
     """
 
     neuron: Tensor
     lower: Tensor
     used: Tensor
     coefficients: Mapping[int, Tensor]
+    multipliers: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +61,14 @@ class Refined:
     passes: tuple[Pass, ...]
 
 
-def refine(root: Root, slopes: Mapping[int, RowSlopes], splits: Splits, first: int) -> Refined:
+def refine(
+    root: Root, slopes: Mapping[int, RowSlopes], splits: Splits, first: int, keep_multipliers: bool = False
+) -> Refined:
     """Tighter ``inputs`` for a batch of regions.
 
     splits: with ``inputs`` that hold but for the latest split of each.  slopes: per ReLU node of those rows that have
     optimised ones.  first: the first ReLU node whose neurons were split latest; earlier bounds are kept.
+    keep_multipliers: of the halfspaces, in the passes.
     """
     assert splits.inputs is not None
     network, batch = root.network, len(splits)
@@ -81,11 +86,12 @@ def refine(root: Root, slopes: Mapping[int, RowSlopes], splits: Splits, first: i
             coefficients: dict[int, Tensor] = {}
             bound = _pass(root, k, plan, lines, _row_slopes(root, slopes.get(k, {}), plan, low, high), coefficients)
             _cut(cuts, plan, bound)
-            values = over_cut_box(bound, root.lower, root.upper, cuts)
+            used = torch.zeros(*plan.place.shape, most, dtype=torch.float64) if keep_multipliers else None
+            values = over_cut_box(bound, root.lower, root.upper, cuts, used)
             below, above = plan.valid & plan.lower, plan.valid & ~plan.lower
             low[:, own] = low[:, own].scatter_reduce(1, plan.place, values.where(below, -torch.inf), "amax")
             high[:, own] = high[:, own].scatter_reduce(1, plan.place, (-values).where(above, torch.inf), "amin")
-            passes.append(Pass(own.start + plan.place, plan.lower, plan.valid & ~plan.split, coefficients))
+            passes.append(Pass(own.start + plan.place, plan.lower, plan.valid & ~plan.split, coefficients, used))
         lines[k] = triangle(_spread(root, k, low[:, own], high[:, own]))
     inputs = torch.stack([low, high], 1)
     return Refined(replace(splits, inputs=inputs), (low <= high).all(1), cuts, tuple(passes))

@@ -20,6 +20,7 @@ from typer.core import TyperGroup
 
 from verifier import __version__
 from verifier.commands.bench import bench
+from verifier.commands.check_evidence import check_evidence
 from verifier.commands.check_proof import check_proof
 from verifier.commands.compare import compare
 from verifier.commands.merge import merge
@@ -82,10 +83,11 @@ class Outputs:
     result: Path | None
     counterexample: Path | None
     image: Path | None
+    evidence: Path | None
 
     def check(self) -> None:
         """Raises OutputPathError before any work is done."""
-        for path in (self.json, self.result, self.counterexample, self.image):
+        for path in (self.json, self.result, self.counterexample, self.image, self.evidence):
             if path is not None:
                 check_writable(path)
 
@@ -120,6 +122,9 @@ def check(
         str, typer.Option(help="How several are fooled: same (one disjunct for all), any (each by some), majority.")
     ] = "same",
     proof: Annotated[Path | None, typer.Option(help="Keep the checked proof of an unsat (binarised networks).")] = None,
+    evidence: Annotated[
+        Path | None, typer.Option(help="Write what verify check-evidence needs to replay the run (other networks).")
+    ] = None,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Write a line per stage and second to stderr.")
     ] = False,
@@ -128,7 +133,7 @@ def check(
 
     Prints sat, unsat, timeout or unknown on the first line.
     """
-    outputs = Outputs(json, result_file, save_counterexample, image)
+    outputs = Outputs(json, result_file, save_counterexample, image, evidence)
     try:
         outputs.check()
         code = _check(
@@ -194,6 +199,8 @@ def _check(
         if binarised is not None:
             from verifier.commands.binarised import check_binarised
 
+            if outputs.evidence is not None:
+                raise OptionError(f"--evidence is for other networks; {model} is binarised, for which there is --proof")
             result, draw = check_binarised(
                 binarised, spec, deadline, engine, threads, seed, level, proof, also, together, line
             )
@@ -207,7 +214,7 @@ def _check(
         from verifier.model.read import load
         from verifier.pipeline import Options, solve
 
-        options = Options(device=device, threads=threads, seed=seed, trust=level, memory=most_bytes)
+        options = Options(device=device, threads=threads, seed=seed, trust=level, memory=most_bytes, evidence=outputs.evidence)
         limit_threads(threads)
         loaded = load(model, hint=reason)
         query = prepare(loaded, spec, seed)
@@ -222,6 +229,7 @@ def _check(
 
 
 app.command("check-proof")(check_proof)
+app.command("check-evidence")(check_evidence)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from verifier.model.network import Network
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
+from verifier.search.evidence_log import BranchLog, EvidenceLog
 from verifier.search.input_split import METHOD as INPUT_SPLITTING
 from verifier.search.input_split import InputSplitting, SplitOptions, applicable
 from verifier.search.mip import MipOptions
@@ -80,6 +82,7 @@ class Options:
 
     threads: for torch, HiGHS and searches side by side.  seed: makes a run repeatable.
     memory: bytes that a run should stay within; None for ``memory.DEFAULT_SHARE`` of the machine.
+    evidence: where to write what a checker needs to replay the run; None for nowhere, which costs nothing.
     The rest are the options of single stages.
     """
 
@@ -88,6 +91,7 @@ class Options:
     seed: int = 0
     trust: Trust = Trust.SOLVER
     memory: int | None = None
+    evidence: Path | None = None
     attack: AttackOptions = field(default_factory=AttackOptions)
     split: SplitOptions = field(default_factory=SplitOptions)
     alpha: AlphaOptions = field(default_factory=AlphaOptions)
@@ -116,6 +120,7 @@ class State:
     counts: dict[str, float] = field(default_factory=dict)
     searches: dict[str, SearchStatistics] = field(default_factory=dict)
     interrupted: bool = False
+    log: EvidenceLog | None = None
 
     @property
     def open(self) -> list[int]:
@@ -160,6 +165,8 @@ def solve(
     options = options or Options()
     count = len(query.disjuncts)
     state = State(query, deadline, options, progress, [DisjunctBounds()] * count, [None] * count)
+    if options.evidence is not None:
+        state.log = EvidenceLog(query)
     started = time.monotonic()
     stages: dict[str, Callable[[State], None]] = {
         "bound": _bound,
@@ -179,7 +186,10 @@ def solve(
                 state.stages[name] = time.monotonic() - begun
     except KeyboardInterrupt:
         state.interrupted = True
-    return _result(state, time.monotonic() - started)
+    result = _result(state, time.monotonic() - started)
+    if state.log is None or options.evidence is None:
+        return result
+    return replace(result, recorded=state.log.save(options.evidence, result))
 
 
 def _bound(state: State) -> None:
@@ -307,10 +317,12 @@ class _Ledger:
 def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> None:
     """One box: a short turn with the bounds at hand, then with optimised ones two searches in turns with attacks."""
     options, ledger = state.options, _Ledger(state, own)
-    network, nodes = without_inactive(state.query.network, _nodes(state, own, group, deadline))
+    whole = _nodes(state, own, group, deadline)
+    network, nodes = without_inactive(state.query.network, whole)
     query = replace(state.query.restricted(own), network=network)
     branching = replace(options.branch, frontier_bytes=state.room // 2)
-    plain = ReluSplitting(query, nodes, branching, state.progress)
+    log = None if state.log is None else BranchLog(state.log, own, state.query.network, whole, network, nodes)
+    plain = ReluSplitting(query, nodes, branching, state.progress, log and log.leaves(own))
     take_turn(plain, ledger, deadline.within(FIRST_TURN))
     if ledger.decided or plain.exhausted or deadline.expired:
         return
@@ -319,14 +331,16 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
         return
     ledger.own = [p for p in own if state.bounds[p].level is None]
     state.progress(Event("optimising bounds", open=len(ledger.own), unit="disjuncts"))
-    better = optimised_bounds(network, nodes, deadline.share(OPTIMISE_SHARE), options.alpha)
+    better = optimised_bounds(network, nodes, deadline.share(OPTIMISE_SHARE), options.alpha, log and log.rows)
+    if log is not None:
+        log.optimised(network, better)
     network, nodes = without_inactive(network, better.nodes)
     state.better.update(dict.fromkeys(ledger.own, (network, nodes)))
     query = replace(state.query.restricted(ledger.own), network=network)
     refine = replace(options.refine, frontier_bytes=state.room // 2)
     searches = (
-        RefiningSplitting(query, nodes, better.slopes, refine, state.progress),
-        ReluSplitting(query, nodes, branching, state.progress),
+        RefiningSplitting(query, nodes, better.slopes, refine, state.progress, log and log.regions(ledger.own)),
+        ReluSplitting(query, nodes, branching, state.progress, log and log.leaves(ledger.own)),
     )
     alternate(searches, ledger, deadline, options.threads)
 

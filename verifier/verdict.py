@@ -117,6 +117,21 @@ class Statistics:
     searches: dict[str, SearchStatistics] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """The evidence file of a run.
+
+    path, size: where it is, and its bytes.  leaves: closed regions in it, by the search that closed them.
+    unexplained: disjuncts that rest on a solver's word, which no file can replay.  open: disjuncts nothing closed.
+    """
+
+    path: str
+    size: int
+    leaves: dict[str, int]
+    unexplained: int
+    open: int
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """The answer.
@@ -124,6 +139,7 @@ class Result:
     witness: set exactly when the verdict is ``sat``.
     evidence: set exactly when the verdict is ``unsat``.
     bounds: one entry per disjunct of the spec.
+    recorded: the evidence file, where one was asked for.
     message: one sentence for ``unknown``, ``timeout`` and ``error``: what remained open, or what is wrong.
     """
 
@@ -133,3 +149,4 @@ class Result:
     bounds: tuple[DisjunctBounds, ...] = ()
     statistics: Statistics = Statistics()
     message: str = ""
+    recorded: Recorded | None = None

@@ -32,7 +32,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("verifier.query",),
     ("verifier.bounds",),
     ("verifier.falsify", "verifier.encodings"),
-    ("verifier.solve", "verifier.proofs"),
+    ("verifier.solve", "verifier.proofs", "verifier.evidence"),
     ("verifier.search",),
     ("verifier.pipeline", "verifier.binarised", "verifier.report", "verifier.datasets"),
     ("verifier.api", "verifier.radius", "verifier.reachability"),

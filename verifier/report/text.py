@@ -18,6 +18,8 @@ def summary(result: Result) -> str:
         lines.append(f"  {result.message}")
     if result.evidence is not None:
         lines.append(f"  evidence: {result.evidence.level} ({', '.join(result.evidence.methods)})")
+    if result.recorded is not None:
+        lines.append(f"  evidence file: {result.recorded.path} ({result.recorded.size:,} bytes)")
     if result.witness is not None:
         witness = result.witness
         lines.append(
@@ -59,6 +61,7 @@ def as_json(result: Result, context: Mapping[str, Any]) -> str:
         "evidence": None
         if result.evidence is None
         else {"level": str(result.evidence.level), "methods": list(result.evidence.methods)},
+        "evidence_file": None if result.recorded is None else dataclasses.asdict(result.recorded),
         "witness": None
         if witness is None
         else {

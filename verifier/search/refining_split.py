@@ -26,15 +26,17 @@ from verifier.bounds.halfspaces import Halfspaces, over_cut_box
 from verifier.bounds.level import Bounds
 from verifier.bounds.refinement import Refined, refine, scores, slices
 from verifier.deadline import Deadline
+from verifier.evidence.file import REFINING_SPLITTING
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.candidates import Candidates, rows_of
+from verifier.search.evidence_log import RegionLog
 from verifier.search.pace import Pace
 from verifier.search.relu_split import LEAF, BranchOutcome
 from verifier.search.spill import Spill
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
-METHOD = "refining relu splitting"
+METHOD = REFINING_SPLITTING
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class RefiningSplitting:
     """The search for the disjuncts of a query over one box; ``work`` goes on where it stopped.
 
     query: all its disjuncts share the box; network in float64 on the CPU.  nodes: rigorous bounds on every node over
-    the box, [1, *shape].  slopes: as ``alpha_crown.optimised_bounds`` found them along with the nodes.
+    the box, [1, *shape].  slopes: as ``alpha_crown.optimised_bounds`` found them along with the nodes.  log: is told of
+    all regions.
     """
 
     def __init__(
@@ -92,7 +95,9 @@ class RefiningSplitting:
         slopes: Mapping[int, RowSlopes],
         options: RefineOptions | None = None,
         progress: Progress = silent,
+        log: RegionLog | None = None,
     ) -> None:
+        self._log = log
         self._options, self._progress, self._slopes = options or RefineOptions(), progress, slopes
         first = query.disjuncts[0]
         lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
@@ -211,7 +216,9 @@ class RefiningSplitting:
         none = torch.zeros(len(regions), 0)
         splits = Splits(torch.stack([r.signs for r in regions]), none, none, torch.stack([r.inputs for r in regions]))
         first = min((int(self._layer[r.branch]) for r in regions if r.branch >= 0), default=0)
-        refined = refine(root, self._slopes, splits, first)
+        refined = refine(root, self._slopes, splits, first, self._log is not None)
+        if self._log is not None:
+            self._log.regions(refined, [r.branch for r in regions], first)
         self.regions += len(regions)
         self.closed["empty"] += int((~refined.feasible).sum())
         if not bool(refined.feasible.any()):
@@ -248,10 +255,18 @@ class RefiningSplitting:
         splits = Splits(refined.splits.signs[pair], slopes, multipliers, inputs[pair])
         own = Halfspaces(cuts.coefficients[pair], cuts.constants[pair], cuts.slack[pair], cuts.counts[pair])
 
-        def least(bound: LinearBound) -> Tensor:
-            return over_cut_box(bound, root.lower, root.upper, own)
+        weights: list[Tensor] = []
 
-        return bound_regions(root, self._rows.pick(owner), splits, ascent, least)
+        def least(bound: LinearBound) -> Tensor:
+            if self._log is not None:
+                rows = bound.coefficients.shape[1]
+                weights.append(torch.zeros(len(pair), rows, own.constants.shape[1], dtype=torch.float64))
+            return over_cut_box(bound, root.lower, root.upper, own, weights[0] if weights else None)
+
+        result = bound_regions(root, self._rows.pick(owner), splits, ascent, least)
+        if self._log is not None:
+            self._log.closed(result, pair, owner, weights[0])
+        return result
 
     def _close_leaf(self, i: int, refined: Refined, owner: Tensor, splits: Splits) -> None:
         """Region i of the batch has nothing to split; what it leaves open is open for good, and for the MILP stage."""

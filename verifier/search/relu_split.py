@@ -22,16 +22,18 @@ from torch import Tensor
 from verifier.bounds.beta_crown import AscentOptions, Root, Splits, bound_regions
 from verifier.bounds.level import Bounds
 from verifier.deadline import Deadline
+from verifier.evidence.file import RELU_SPLITTING
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.candidates import Candidates, rows_of
+from verifier.search.evidence_log import LeafLog
 from verifier.search.pace import Pace
 from verifier.search.spill import Spill
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
 Array = NDArray[np.float64]
 
-METHOD = "relu splitting"
+METHOD = RELU_SPLITTING
 FIRST_BATCH = 16
 
 
@@ -99,7 +101,7 @@ class ReluSplitting:
     """The search for the disjuncts of a query over one box; ``work`` goes on where it stopped.
 
     query: all its disjuncts share the box; network in float64 on the CPU.  nodes: rigorous bounds on every node over
-    the box, [1, *shape].
+    the box, [1, *shape].  log: is told of all closed regions.
     """
 
     def __init__(
@@ -108,7 +110,9 @@ class ReluSplitting:
         nodes: Sequence[Bounds],
         options: BranchOptions | None = None,
         progress: Progress = silent,
+        log: LeafLog | None = None,
     ) -> None:
+        self._log = log
         self._query, self._options, self._progress = query, options or BranchOptions(), progress
         first = query.disjuncts[0]
         lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
@@ -208,6 +212,8 @@ class ReluSplitting:
         """Bound regions, keep the open ones, try the points where their bounds are least."""
         result = bound_regions(self._root, self._rows.pick(owner), splits, ascent)
         self.regions += len(splits)
+        if self._log is not None:
+            self._log.closed(result, owner)
         lower = torch.maximum(result.lower, known)
         still = torch.nonzero(lower <= 0).squeeze(1)
         self.closed["bound"] += len(splits) - len(still)
@@ -226,7 +232,10 @@ class ReluSplitting:
 
     def _close_leaves(self, splits: Splits, owner: Tensor) -> None:
         """Regions with nothing to split; what they leave open is open for good, and for the MILP stage."""
-        lower = bound_regions(self._root, self._rows.pick(owner), splits, self._options.leaf).lower
+        result = bound_regions(self._root, self._rows.pick(owner), splits, self._options.leaf)
+        if self._log is not None:
+            self._log.closed(result, owner)
+        lower = result.lower
         self.closed["bound"] += int((lower > 0).sum())
         self._abandoned[owner[lower <= 0].numpy()] = True
         self.forget(self._forgotten.tolist())

@@ -1,0 +1,152 @@
+"""The container of an evidence file: a zip archive of ``header.json`` and NumPy arrays (see docs/evidence.md).
+
+Arrays are columns of tables, written in chunks while a search runs: ``TABLE/CHUNK/COLUMN.npy``.  All columns of a chunk
+belong together; a ragged column holds the parts of all rows one after the other, and another column counts them.
+While a run lasts the chunks wait in a file without a name, so that memory stays free whatever the search does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from verifier.errors import ProofError
+from verifier.model.network import Network
+from verifier.query import Query
+
+FORMAT, VERSION = "nn-verifier evidence", 1
+CROWN, OPTIMISED = "crown", "optimised bounds"
+RELU_SPLITTING, REFINING_SPLITTING, INPUT_SPLITTING = "relu splitting", "refining relu splitting", "input splitting"
+"""Kinds of sections."""
+CHUNK_BYTES = 2**22
+MOST_HEADER_BYTES = 2**26
+
+Columns = Mapping[str, NDArray[Any]]
+
+
+class Writer:
+    """Tables on their way to a file.  Several threads may add to different tables."""
+
+    def __init__(self) -> None:
+        self._archive = zipfile.ZipFile(TemporaryFile(), "w", zipfile.ZIP_DEFLATED, compresslevel=1)  # noqa: SIM115
+        self._waiting: dict[str, list[Columns]] = {}
+        self._chunks: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def add(self, table: str, **columns: NDArray[Any]) -> None:
+        """Append rows to a table; columns are concatenated along their first axis."""
+        with self._lock:
+            waiting = self._waiting.setdefault(table, [])
+            waiting.append(columns)
+            if sum(column.nbytes for part in waiting for column in part.values()) >= CHUNK_BYTES:
+                self._flush(table)
+
+    def save(self, path: Path, header: Mapping[str, Any], select: Callable[[str, Columns], Columns | None]) -> int:
+        """Write the file in one step and return its size in bytes.
+
+        select: shown every chunk with the name of its table; what it returns is written, nothing for None.
+        """
+        with self._lock:
+            for table in list(self._waiting):
+                self._flush(table)
+            scratch = path.with_name(path.name + ".part")
+            with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+                archive.writestr("header.json", json.dumps({"format": FORMAT, "version": VERSION, **header}, indent=1))
+                for table, count in self._chunks.items():
+                    for chunk in range(count):
+                        kept = select(table, _chunk(self._archive, f"{table}/{chunk}"))
+                        if kept is not None:
+                            _store(archive, f"{table}/{chunk}", kept)
+            os.replace(scratch, path)
+            return path.stat().st_size
+
+    def _flush(self, table: str) -> None:
+        waiting = self._waiting.pop(table)
+        joined = {name: np.concatenate([part[name] for part in waiting]) for name in waiting[0]}
+        number = self._chunks.get(table, 0)
+        _store(self._archive, f"{table}/{number}", joined)
+        self._chunks[table] = number + 1
+
+
+class Reader:
+    """An evidence file, opened.  Raises ProofError, one sentence, for everything that can be wrong with it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._archive = zipfile.ZipFile(path)
+            with self._archive.open("header.json") as file:
+                self.header: dict[str, Any] = json.loads(file.read(MOST_HEADER_BYTES))
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
+            raise ProofError(
+                f"{path} is no evidence file ({error}); name a file that verify --evidence wrote"
+            ) from None
+        if self.header.get("format") != FORMAT or self.header.get("version") != VERSION:
+            raise ProofError(f"{path} is not an evidence file of version {VERSION}; write it anew with this version")
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._archive.close()
+
+    def chunks(self, table: str) -> Iterator[Columns]:
+        """The chunks of a table in order; none for a table that is not there."""
+        numbers = {name.split("/")[-2] for name in self._archive.namelist() if name.startswith(f"{table}/")}
+        try:
+            for number in sorted(numbers, key=int):
+                yield _chunk(self._archive, f"{table}/{number}")
+        except (OSError, zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
+            raise ProofError(f"{self._path}: the table {table} is damaged ({error}); write the file anew") from None
+
+    def table(self, table: str) -> Columns:
+        """All chunks of a table as one; empty for a table that is not there."""
+        parts = list(self.chunks(table))
+        return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _store(archive: zipfile.ZipFile, prefix: str, columns: Columns) -> None:
+    for name, column in columns.items():
+        with archive.open(f"{prefix}/{name}.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(column), allow_pickle=False)
+
+
+def _chunk(archive: zipfile.ZipFile, prefix: str) -> dict[str, NDArray[Any]]:
+    found = {}
+    for name in archive.namelist():
+        if name.startswith(f"{prefix}/"):
+            with archive.open(name) as file:
+                found[name.rpartition("/")[2].removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+    return found
+
+
+def network_digest(network: Network) -> str:
+    """SHA-256 of the lowered network: operators, what they read, their shapes and parameters."""
+    digest = hashlib.sha256()
+    for node in network.nodes:
+        digest.update(repr((type(node.operator).__name__, node.inputs, tuple(node.shape))).encode())
+        for name, value in sorted(vars(node.operator).items()):
+            plain = np.ascontiguousarray(value.numpy()).tobytes() if hasattr(value, "numpy") else repr(value).encode()
+            digest.update(name.encode() + b"=" + plain)
+    return digest.hexdigest()
+
+
+def property_digest(query: Query) -> str:
+    """SHA-256 of the property's normal form: boxes, rows, bounds and strictness of every disjunct."""
+    digest = hashlib.sha256()
+    for disjunct in query.disjuncts:
+        rows = disjunct.constraints
+        inputs = np.broadcast_to(rows.inputs, (len(rows), len(disjunct.lower)))
+        for array in (disjunct.lower, disjunct.upper, inputs, rows.outputs, rows.bounds, rows.strict):
+            digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,283 @@
+"""What the searches write down for an evidence file; nothing is computed for it unless a log was asked for.
+
+Neurons are named as in the whole network (ReLU node, place in it), however many inactive ones a search has dropped: it
+keeps the undecided ones, and their order.  Formats of the tables: docs/evidence.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from verifier.bounds.alpha_crown import Optimised
+from verifier.bounds.beta_crown import RegionBounds
+from verifier.bounds.level import Bounds
+from verifier.bounds.refinement import Refined
+from verifier.evidence.file import (
+    CROWN,
+    OPTIMISED,
+    REFINING_SPLITTING,
+    RELU_SPLITTING,
+    Columns,
+    Writer,
+    network_digest,
+    property_digest,
+)
+from verifier.model.network import Network
+from verifier.query import Query
+from verifier.verdict import Recorded, Result
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Numbering:
+    """Undecided neurons of a network that may have dropped inactive ones.
+
+    own: per ReLU node their places there; places: in the whole network, in the same order.
+    """
+
+    own: Mapping[int, Tensor]
+    places: Mapping[int, Tensor]
+
+    def narrowed(self, network: Network, nodes: Sequence[Bounds]) -> Numbering:
+        """To what bounds on the same (reduced) network that are not looser leave undecided."""
+        still = _undecided(network, nodes)
+        return Numbering(still, {k: self.whole(k, own) for k, own in still.items()})
+
+    def whole(self, k: int, own: Tensor) -> Tensor:
+        """Places in the whole network of undecided neurons of a ReLU node."""
+        return self.places[k][torch.searchsorted(self.own[k], own)]
+
+    def columns(self) -> dict[str, Array]:
+        nodes = [torch.full((len(places),), k) for k, places in self.places.items()]
+        none = torch.zeros(0, dtype=torch.long)
+        return {
+            "node": torch.cat([*nodes, none]).numpy().astype(np.int32),
+            "place": torch.cat([*self.places.values(), none]).numpy().astype(np.int32),
+        }
+
+
+def _undecided(network: Network, nodes: Sequence[Bounds]) -> dict[int, Tensor]:
+    inputs = {k: nodes[network.nodes[k].inputs[0]] for k in network.relus}
+    return {k: torch.nonzero(bounds.unstable.flatten()).squeeze(1) for k, bounds in inputs.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """One search, or the bounds that several rest on.  disjuncts: positions in the property of what it is about."""
+
+    number: int
+    writer: Writer
+    disjuncts: Array
+
+    def add(self, table: str, **columns: Array) -> None:
+        self.writer.add(f"{self.number}/{table}", **columns)
+
+
+class EvidenceLog:
+    """Everything that one run writes down."""
+
+    def __init__(self, query: Query) -> None:
+        self._query, self._writer = query, Writer()
+        self._sections: list[dict[str, Any]] = []
+
+    def section(self, kind: str, disjuncts: Sequence[int], **facts: Any) -> Section:
+        """Begin a section about some disjuncts of the property, by position."""
+        number = len(self._sections)
+        self._sections.append({"kind": kind, "disjuncts": list(disjuncts), **facts})
+        return Section(number, self._writer, np.array(disjuncts, np.int32))
+
+    def save(self, path: Path, result: Result) -> Recorded:
+        """Write the file: for every closed disjunct what closed it, for the open ones all there is."""
+        if any(bound.closed_by == CROWN for bound in result.bounds):
+            self.section(CROWN, [i for i, bound in enumerate(result.bounds) if bound.closed_by == CROWN])
+        proofs = [self._proof(i, bound.closed_by) for i, bound in enumerate(result.bounds)]
+        left = [i for i, bound in enumerate(result.bounds) if bound.level is None]
+        about = [
+            [i for i in section["disjuncts"] if proofs[i] == number or i in left]
+            for number, section in enumerate(self._sections)
+        ]
+        used = {number for number, disjuncts in enumerate(about) if disjuncts}
+        used |= {self._sections[number].get("root") for number in used} - {None}
+        leaves: dict[str, int] = {}
+
+        def select(table: str, columns: Columns) -> Columns | None:
+            number = int(table.split("/")[0])
+            if number not in used:
+                return None
+            if table.endswith(("/leaves", "/nodes")):
+                kind = self._sections[number]["kind"]
+                leaves[kind] = leaves.get(kind, 0) + len(next(iter(columns.values())))
+            return columns
+
+        witness = result.witness
+        header = {
+            "network": network_digest(self._query.network),
+            "property": property_digest(self._query),
+            "verdict": str(result.verdict),
+            "disjuncts": [
+                {
+                    "closed_by": bound.closed_by or None,
+                    "section": proofs[i],
+                    "claim": bound.lower if np.isfinite(bound.lower) else None,
+                }
+                for i, bound in enumerate(result.bounds)
+            ],
+            "sections": [s if n in used else None for n, s in enumerate(self._sections)],
+            "witness": None if witness is None else {"x": witness.x.tolist(), "disjunct": witness.disjunct},
+        }
+        size = self._writer.save(path, header, select)
+        unexplained = sum(bound.level is not None and proofs[i] is None for i, bound in enumerate(result.bounds))
+        return Recorded(str(path), size, leaves, unexplained, len(left))
+
+    def _proof(self, disjunct: int, method: str) -> int | None:
+        """The last section of a method about a disjunct: the one that closed it."""
+        found = [n for n, s in enumerate(self._sections) if s["kind"] == method and disjunct in s["disjuncts"]]
+        return found[-1] if found else None
+
+
+class BranchLog:
+    """What the ReLU searches over one box write down.
+
+    own: the disjuncts that share the box.  network, nodes: the whole one; reduced, kept: without inactive neurons.
+    """
+
+    def __init__(
+        self,
+        log: EvidenceLog,
+        own: Sequence[int],
+        network: Network,
+        nodes: Sequence[Bounds],
+        reduced: Network,
+        kept: Sequence[Bounds],
+    ) -> None:
+        self._log, self._own = log, own
+        self._numbering = Numbering(_undecided(reduced, kept), _undecided(network, nodes))
+        self._root: Section | None = None
+        self._tables: list[int] = []
+
+    def leaves(self, own: Sequence[int]) -> LeafLog:
+        """For a search that keeps its root's bounds, the latest ones."""
+        return LeafLog(self._begin(RELU_SPLITTING, own))
+
+    def regions(self, own: Sequence[int]) -> RegionLog:
+        """For a search that recomputes bounds."""
+        return RegionLog(self._begin(REFINING_SPLITTING, own, tables=self._tables))
+
+    def rows(self, k: int, from_below: bool, own: Tensor, slopes: Mapping[int, Tensor]) -> None:
+        """alpha-CROWN's rows for the input of ReLU node k at its places ``own`` (``alpha_crown.Visit``)."""
+        if self._root is None:
+            self._root = self._log.section(OPTIMISED, self._own)
+        joined = torch.cat(list(slopes.values()), 1).numpy()
+        count = len(own)
+        self._root.add(
+            "rows",
+            node=np.full(count, k, np.int32),
+            place=self._numbering.whole(k, own).numpy().astype(np.int32),
+            side=np.full(count, 0 if from_below else 1, np.int8),
+            count=np.full(count, joined.shape[1], np.int32),
+            slopes=joined.reshape(-1),
+        )
+
+    def optimised(self, reduced: Network, better: Optimised) -> None:
+        """From now on these bounds are the root's."""
+        self._numbering = self._numbering.narrowed(reduced, better.nodes)
+        self._tables = [k for k, table in better.slopes.items() if table]
+        if self._root is not None:
+            self._root.add("neurons", **self._numbering.columns())
+
+    def _begin(self, kind: str, own: Sequence[int], **facts: Any) -> Section:
+        section = self._log.section(kind, own, root=None if self._root is None else self._root.number, **facts)
+        section.add("neurons", **self._numbering.columns())
+        return section
+
+
+@dataclass(frozen=True, eq=False)
+class LeafLog:
+    """Closed regions of a search that keeps the bounds of its root."""
+
+    section: Section
+
+    def closed(self, result: RegionBounds, owner: Tensor) -> None:
+        """The regions of a batch whose bound is positive."""
+        at = torch.nonzero(result.lower > 0).squeeze(1)
+        if len(at):
+            signs = result.splits.signs[at]
+            columns = _closing(self.section, result, owner, at, signs)
+            self.section.add("leaves", splits=_codes(signs)[1], **columns)
+
+
+class RegionLog:
+    """All regions of a search that recomputes bounds, and what closed them."""
+
+    def __init__(self, section: Section) -> None:
+        self._section, self._first, self._regions = section, 0, 0
+
+    def regions(self, refined: Refined, last: Sequence[int], first: int) -> None:
+        """A batch of regions.  last: the neuron split last in each, -1 for none; first: as for ``refine``."""
+        signs = refined.splits.signs
+        count, codes = _codes(signs)
+        parts: list[list[Array]] = [[] for _ in last]
+        splits = [torch.nonzero(one).squeeze(1) for one in signs]
+        for layer in refined.passes:
+            if layer.multipliers is None:
+                continue
+            for region, row, cut in torch.nonzero(layer.multipliers).tolist():
+                value = layer.multipliers[region, row, cut]
+                side = 0 if layer.lower[region, row] else 1
+                parts[region].append(
+                    np.array([float(layer.neuron[region, row]), side, float(splits[region][cut]), float(value)])
+                )
+        joined = np.array([entry for part in parts for entry in part]).reshape(-1, 4)
+        self._section.add(
+            "regions",
+            last=np.array(last, np.int32),
+            first=np.full(len(last), first, np.int32),
+            empty=~refined.feasible.numpy(),
+            count=count,
+            splits=codes,
+            cuts=np.array([len(part) for part in parts], np.int32),
+            cut_neuron=joined[:, 0].astype(np.int32),
+            cut_side=joined[:, 1].astype(np.int8),
+            cut_split=joined[:, 2].astype(np.int32),
+            cut_value=joined[:, 3],
+        )
+        self._first, self._regions = self._regions, self._regions + len(last)
+
+    def closed(self, result: RegionBounds, pair: Tensor, owner: Tensor, weights: Tensor) -> None:
+        """Pairs of a region of the latest batch and a disjunct whose bound is positive; weights: of the halfspaces."""
+        at = torch.nonzero(result.lower > 0).squeeze(1)
+        if len(at):
+            signs = result.splits.signs[at]
+            columns = _closing(self._section, result, owner, at, signs)
+            chosen = weights[at, result.row[at]]
+            used = torch.arange(chosen.shape[1])[None] < (signs != 0).sum(1)[:, None]
+            region = (self._first + pair[at]).numpy().astype(np.int32)
+            self._section.add("leaves", region=region, cut_value=chosen[used].numpy(), **columns)
+
+
+def _codes(signs: Tensor) -> tuple[Array, Array]:
+    """Splits of regions [B, m] as numbers: how many each has, and +-(neuron + 1), neurons ascending."""
+    count = (signs != 0).sum(1).numpy().astype(np.int32)
+    region, neuron = torch.nonzero(signs, as_tuple=True)
+    return count, (signs[region, neuron].long() * (neuron + 1)).numpy().astype(np.int32)
+
+
+def _closing(section: Section, result: RegionBounds, owner: Tensor, at: Tensor, signs: Tensor) -> dict[str, Array]:
+    split = signs != 0
+    return {
+        "owner": section.disjuncts[owner[at].numpy()],
+        "row": result.row[at].numpy().astype(np.int32),
+        "claim": result.lower[at].numpy(),
+        "count": split.sum(1).numpy().astype(np.int32),
+        "multipliers": result.splits.multipliers[at][split].numpy(),
+        "slopes": result.splits.slopes[at].masked_fill(split, 0).numpy(),
+    }
