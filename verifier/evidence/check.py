@@ -36,6 +36,8 @@ from verifier.evidence.root import Root, optimised
 from verifier.query import Query
 
 Array = NDArray[np.float64]
+LeafSet = tuple[NDArray[np.int32], NDArray[np.int32]]
+"""Splits per leaf, and the codes of the splits of all of them."""
 SHOWN_SPLITS = 6
 
 
@@ -78,6 +80,7 @@ class _Check:
         self._facts: list[dict[str, Any]] = reader.header["disjuncts"]
         self._box: tuple[bytes, list[Box]] | None = None
         self._leaves: dict[str, int] = {}
+        self._sets: dict[int, dict[int, LeafSet]] = {}
 
     def run(self) -> Replayed:
         header = self._reader.header
@@ -146,10 +149,11 @@ class _Check:
             return {}
         if kind not in (RELU_SPLITTING, REFINING_SPLITTING):
             raise ProofError(f"section {number} is of an unknown kind, {kind!r}; use the version that wrote it")
-        root, neurons = self._root(number, section)
-        replay = self._leaf_sets if kind == RELU_SPLITTING else self._region_sets
-        sets = replay(number, section, root, neurons, disjuncts)
-        return {position: list(gaps(*sets[position])) for position in disjuncts}
+        if number not in self._sets:
+            root, neurons = self._root(number, section)
+            replay = self._leaf_sets if kind == RELU_SPLITTING else self._region_sets
+            self._sets[number] = replay(number, section, root, neurons)
+        return {position: list(gaps(*self._sets[number][position])) for position in disjuncts}
 
     def _crown(self, disjuncts: list[int]) -> None:
         for position in disjuncts:
@@ -179,19 +183,19 @@ class _Check:
         return optimised(self._nodes, boxes, named, self._reader.table(f"{section['root']}/rows")), neurons
 
     def _leaf_sets(
-        self, number: int, section: dict[str, Any], root: Root, neurons: Neurons, disjuncts: list[int]
-    ) -> dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        self, number: int, section: dict[str, Any], root: Root, neurons: Neurons
+    ) -> dict[int, LeafSet]:
         kept: list[Columns] = []
         for chunk in self._reader.chunks(f"{number}/leaves"):
             self._look()
             check_leaves(self._nodes, root.boxes, neurons, self._query.disjuncts, chunk)
             self._count(section, len(chunk["owner"]))
             kept.append({name: chunk[name] for name in ("owner", "count", "splits")})
-        return {position: _splits_of(kept, position) for position in disjuncts}
+        return {position: _splits_of(kept, position) for position in section["disjuncts"]}
 
     def _region_sets(
-        self, number: int, section: dict[str, Any], root: Root, neurons: Neurons, disjuncts: list[int]
-    ) -> dict[int, tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        self, number: int, section: dict[str, Any], root: Root, neurons: Neurons
+    ) -> dict[int, LeafSet]:
         leaves = self._reader.table(f"{number}/leaves")
         parents = {
             tuple(sorted(code for code in codes.tolist() if abs(code) != int(chunk["last"][at]) + 1))
@@ -208,7 +212,7 @@ class _Check:
         self._count(section, len(leaves.get("owner", ())))
         empty = replay.empty
         sets = {}
-        for position in disjuncts:
+        for position in section["disjuncts"]:
             counts, codes = _splits_of([leaves] if leaves else [], position)
             more = np.array([len(one) for one in empty], np.int32)
             sets[position] = np.concatenate([counts, more]), np.concatenate([codes, *empty])
@@ -248,8 +252,8 @@ class _Check:
             raise ProofError("the time is over before all of the file was replayed; give more with --timeout")
 
 
-def _splits_of(chunks: list[Columns], owner: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Counts and codes of the leaves of one disjunct."""
+def _splits_of(chunks: list[Columns], owner: int) -> LeafSet:
+    """Of the leaves of one disjunct."""
     none = np.zeros(0, np.int32)
     mine = [chunk["owner"] == owner for chunk in chunks]
     counts = [chunk["count"][own] for chunk, own in zip(chunks, mine, strict=True)]

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import threading
+import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +39,9 @@ class Writer:
     """Tables on their way to a file.  Several threads may add to different tables."""
 
     def __init__(self) -> None:
-        self._archive = zipfile.ZipFile(TemporaryFile(), "w", zipfile.ZIP_DEFLATED, compresslevel=1)  # noqa: SIM115
+        file = TemporaryFile()  # noqa: SIM115 (open for as long as the writer)
+        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        weakref.finalize(self, _close, self._archive, file)
         self._waiting: dict[str, list[Columns]] = {}
         self._chunks: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -113,6 +116,11 @@ class Reader:
         """All chunks of a table as one; empty for a table that is not there."""
         parts = list(self.chunks(table))
         return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _close(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
+    archive.close()
+    file.close()
 
 
 def _store(archive: zipfile.ZipFile, prefix: str, columns: Columns) -> None:

@@ -113,9 +113,9 @@ class EvidenceLog:
             number = int(table.split("/")[0])
             if number not in used:
                 return None
-            if table.endswith(("/leaves", "/nodes")):
+            if table.endswith("/leaves"):
                 kind = self._sections[number]["kind"]
-                leaves[kind] = leaves.get(kind, 0) + len(next(iter(columns.values())))
+                leaves[kind] = leaves.get(kind, 0) + len(columns["owner"])
             return columns
 
         witness = result.witness
@@ -212,7 +212,7 @@ class LeafLog:
         if len(at):
             signs = result.splits.signs[at]
             columns = _closing(self.section, result, owner, at, signs)
-            self.section.add("leaves", splits=_codes(signs)[1], **columns)
+            self.section.add("leaves", **columns)
 
 
 class RegionLog:
@@ -225,18 +225,17 @@ class RegionLog:
         """A batch of regions.  last: the neuron split last in each, -1 for none; first: as for ``refine``."""
         signs = refined.splits.signs
         count, codes = _codes(signs)
-        parts: list[list[Array]] = [[] for _ in last]
-        splits = [torch.nonzero(one).squeeze(1) for one in signs]
+        # The splits of a region in the order of its halfspaces.
+        order = torch.argsort((signs != 0).to(torch.int8), dim=1, descending=True, stable=True)
+        parts = [torch.zeros(5, 0, dtype=torch.float64)]
         for layer in refined.passes:
-            if layer.multipliers is None:
-                continue
-            for region, row, cut in torch.nonzero(layer.multipliers).tolist():
-                value = layer.multipliers[region, row, cut]
-                side = 0 if layer.lower[region, row] else 1
-                parts[region].append(
-                    np.array([float(layer.neuron[region, row]), side, float(splits[region][cut]), float(value)])
-                )
-        joined = np.array([entry for part in parts for entry in part]).reshape(-1, 4)
+            if layer.multipliers is not None:
+                region, row, cut = torch.nonzero(layer.multipliers, as_tuple=True)
+                side = (~layer.lower[region, row]).long()
+                named = (region, layer.neuron[region, row], side, order[region, cut])
+                parts.append(torch.stack([*(part.double() for part in named), layer.multipliers[region, row, cut]]))
+        entries = torch.cat(parts, 1)
+        joined = entries[:, torch.argsort(entries[0], stable=True)].numpy()
         self._section.add(
             "regions",
             last=np.array(last, np.int32),
@@ -244,11 +243,11 @@ class RegionLog:
             empty=~refined.feasible.numpy(),
             count=count,
             splits=codes,
-            cuts=np.array([len(part) for part in parts], np.int32),
-            cut_neuron=joined[:, 0].astype(np.int32),
-            cut_side=joined[:, 1].astype(np.int8),
-            cut_split=joined[:, 2].astype(np.int32),
-            cut_value=joined[:, 3],
+            cuts=np.bincount(joined[0].astype(np.int64), minlength=len(last)).astype(np.int32),
+            cut_neuron=joined[1].astype(np.int32),
+            cut_side=joined[2].astype(np.int8),
+            cut_split=joined[3].astype(np.int32),
+            cut_value=joined[4],
         )
         self._first, self._regions = self._regions, self._regions + len(last)
 
@@ -273,11 +272,13 @@ def _codes(signs: Tensor) -> tuple[Array, Array]:
 
 def _closing(section: Section, result: RegionBounds, owner: Tensor, at: Tensor, signs: Tensor) -> dict[str, Array]:
     split = signs != 0
+    count, codes = _codes(signs)
     return {
         "owner": section.disjuncts[owner[at].numpy()],
         "row": result.row[at].numpy().astype(np.int32),
         "claim": result.lower[at].numpy(),
-        "count": split.sum(1).numpy().astype(np.int32),
+        "count": count,
+        "splits": codes,
         "multipliers": result.splits.multipliers[at][split].numpy(),
         "slopes": result.splits.slopes[at].masked_fill(split, 0).numpy(),
     }
