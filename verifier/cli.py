@@ -29,6 +29,7 @@ from verifier.commands.report import report
 from verifier.deadline import Deadline
 from verifier.errors import InputError, OptionError
 from verifier.report.outputs import check_writable, write_whole
+from verifier.startup import collector_paused
 from verifier.verdict import Result, Statistics, Verdict, Witness
 
 if TYPE_CHECKING:
@@ -193,7 +194,8 @@ def _check(
         sys.stdout.flush()
 
     with Watchdog(deadline, overrun), LiveLine(deadline, verbose) as line:
-        from verifier.binarised.read import load_binarised
+        with collector_paused():
+            from verifier.binarised.read import load_binarised
 
         binarised, reason = load_binarised(model)
         if binarised is not None:
@@ -210,9 +212,10 @@ def _check(
         for option, used in (("--engine", engine != "auto"), ("--proof", proof is not None), ("--model", bool(also))):
             if used:
                 raise OptionError(f"{option} is for binarised networks; {model} is none" + (reason and f" ({reason})"))
-        from verifier.api import prepare
-        from verifier.model.read import load
-        from verifier.pipeline import Options, solve
+        with collector_paused():
+            from verifier.api import prepare
+            from verifier.model.read import load
+            from verifier.pipeline import Options, solve
 
         options = Options(device=device, threads=threads, seed=seed, trust=level, memory=most_bytes, evidence=outputs.evidence)
         limit_threads(threads)

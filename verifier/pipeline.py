@@ -59,6 +59,9 @@ Array = NDArray[np.float64]
 BOUND_SHARE = 0.6
 """Of the time left, for the first bounds: an attack shall have its chance on large networks too."""
 ATTACKED_BOXES = 16
+FIRST_WAVES, SPLIT_ATTACK = 1, (0.5, 1.0)
+"""Where the box can be split the first attack is short: splitting may close all in less time.  Later ones are long
+at first, because on such small networks they find within a second what is hard to find (ACAS Xu 1_9 prop_7)."""
 SPLIT_SHARE_SMALL, FEW_UNDECIDED = 0.3, 60
 """Of the time left, for input splitting where no more ReLUs than this are undecided; beyond it gets all."""
 OPTIMISE_SHARE = 0.25
@@ -221,8 +224,9 @@ def _bound(state: State) -> None:
 def _attack(state: State) -> None:
     """Look for a counterexample with the default effort; keep the best points for the MILP."""
     positions = state.open
-    options = _attack_options(state, state.options.seed)
-    outcome = attack(state.query.restricted(positions), state.deadline, options, state.progress)
+    query = state.query.restricted(positions)
+    waves = FIRST_WAVES if "split" in state.options.stages and applicable(query, state.options.split) else None
+    outcome = attack(query, state.deadline, _attack_options(state, state.options.seed, waves), state.progress)
     state.witness = outcome.witness
     for position, point, margin in zip(positions, outcome.points, outcome.margins, strict=True):
         state.points[position] = point
@@ -253,7 +257,7 @@ def _split(state: State) -> None:
         if state.decided or search.exhausted:
             return
         seed += 1
-        state.witness = _attack_inside(state, query, search, seed, end.within(attack_seconds(turn)))
+        state.witness = _attack_inside(state, query, search, seed, end.within(attack_seconds(turn, *SPLIT_ATTACK)))
         turn *= 2
 
 
@@ -264,7 +268,7 @@ def _attack_inside(state: State, query: Query, search: InputSplitting, seed: int
     inner = query.restricted([position for position, _, _ in worst])
     boxes = [replace(d, lower=lower, upper=upper) for d, (_, lower, upper) in zip(inner.disjuncts, worst, strict=True)]
     inner = replace(inner, spec=replace(inner.spec, disjuncts=tuple(boxes)))
-    for target, share in ((whole, 0.6), (inner, 1.0)):
+    for target, share in ((whole, 0.75), (inner, 1.0)):
         options = _attack_options(state, seed, MANY_WAVES)
         witness = attack(target, deadline.share(share), options, state.progress).witness
         if witness is not None:

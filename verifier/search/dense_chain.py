@@ -1,27 +1,23 @@
-"""A network as a chain of dense layers, with everything that rounding can do to it below a root box.
+"""A network as a chain of dense layers, and as a triangular system on a root box.
 
 The compiled input splitting works on networks that are affine, ReLU, affine, ..., affine.  This file composes the
-affine stretches into matrices and bounds, once per root box, all rounding errors that the kernel can commit in any
-box below it:
+affine stretches into matrices, bounds how far the composed entries are from the exact ones, and writes chain and
+property as a triangular system (``triangular``), whose defects come from those bounds and from
 
-- M: for every layer a bound on |centre| + sum |generators| of the zonotope, and so on the values themselves.  A ReLU
-  does not increase it (with slope u / (u - l) the sum is at most what it was), an affine layer maps it to |W| M + |b|.
-- delta: how far the computed zonotope may be from one that contains the true value:
-  delta' = |W| delta + dW M + db + gamma (|W| M + |b|).
-- For a backward pass |coefficients| are at most S = |row| |W_L| ... |W_k|, since slopes are at most 1; each step
-  costs gamma S (|W| M + |b|), as in ``bounds.rounding``.
+    |y_h| <= |W_h| |y_(h-1)| + |b_h|,
 
-Each is a product of |W|, loose by orders of magnitude, and still below 1e-6 on the ACAS Xu networks.
+a product of |W|, loose by orders of magnitude, and still below 1e-6 on the ACAS Xu networks.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.bounds.rounding import UNIT, gamma
+from verifier.bounds.rounding import gamma
 from verifier.model.network import Network
 from verifier.model.operators import Affine, Gather, Relu, Reshape
 from verifier.vnnlib.spec import Disjunct
@@ -29,6 +25,8 @@ from verifier.vnnlib.spec import Disjunct
 Array = NDArray[np.float64]
 
 LARGEST_LAYER = 1024
+MOST_NEURONS = 3000
+"""A triangular system of this many neurons takes 150 MB."""
 SAFETY = 1.01
 """Covers the rounding of the error bounds' own evaluation."""
 
@@ -52,18 +50,27 @@ class DenseChain:
 
 
 @dataclass(frozen=True, eq=False)
-class KernelArrays:
-    """A chain and the rows of several disjuncts, padded for the kernel; see ``zonotope_kernel``."""
+class RootArrays:
+    """What ``triangular.root_system`` takes, in its order, after first_row: rows of disjunct d are first_row[d] ..."""
 
-    W: Array
-    b: Array
-    sizes: NDArray[np.int64]
-    widen: Array
-    rows: Array
-    constants: Array
-    input_rows: Array
-    row_error: Array
     first_row: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    weights: Array
+    constants: Array
+    defects: Array
+    rows: Array
+    row_constants: Array
+    row_defects: Array
+    largest: Array
+
+    def margins(self, point: Array) -> Array:
+        """The rows' values at a point (n_inputs,), in float64."""
+        n_inputs = len(point)
+        known = np.concatenate([point, np.zeros(len(self.constants))])
+        for start, stop in itertools.pairwise(self.starts):
+            row = slice(start, stop)
+            known[n_inputs + start : n_inputs + stop] = np.maximum(self.weights[row] @ known + self.constants[row], 0)
+        return np.asarray(self.rows @ known + self.row_constants)
 
 
 def dense_chain(network: Network) -> DenseChain | None:
@@ -71,6 +78,8 @@ def dense_chain(network: Network) -> DenseChain | None:
     if not network.relus or any(len(readers) > 1 for readers in network.consumers):
         return None
     if max(node.size for node in network.nodes) > LARGEST_LAYER:
+        return None
+    if sum(network.nodes[relu].size for relu in network.relus) > MOST_NEURONS:
         return None
     layers: list[Layer] = []
     current = _identity(network.n_inputs)
@@ -108,61 +117,32 @@ def _compose(network: Network, index: int, operator: Affine, below: Layer) -> La
     return Layer(weight, bias + offset, weight_error, bias_error)
 
 
-def kernel_arrays(chain: DenseChain, disjuncts: list[Disjunct], lower: Array, upper: Array) -> KernelArrays:
-    """Padded arrays and error bounds for all boxes inside the root box lower, upper: (n_inputs,)."""
-    hidden = chain.hidden
-    sizes = np.array([hidden[0].weight.shape[1], *(layer.weight.shape[0] for layer in hidden)])
-    width, count = int(sizes.max()), len(hidden)
-    columns = int(sizes.sum())
-    W, b, widen = np.zeros((count, width, width)), np.zeros((count, width)), np.zeros((count, width))
-    value = np.maximum(np.abs(lower), np.abs(upper))
-    largest_input = value
-    delta = 8 * UNIT * value
-    step: list[Array] = []
+def root_arrays(chain: DenseChain, disjuncts: list[Disjunct], lower: Array, upper: Array) -> RootArrays:
+    """The chain and the rows of the disjuncts on the box lower, upper: (n_inputs,), as a triangular system."""
+    hidden, last = chain.hidden, chain.output
+    n_inputs = hidden[0].weight.shape[1]
+    starts = np.cumsum([0, *(len(layer.bias) for layer in hidden)])
+    n = int(starts[-1])
+    weights, constants, defects = np.zeros((n, n_inputs + n)), np.zeros(n), np.zeros(n)
+    largest = np.maximum(np.abs(lower), np.abs(upper))
+    value, place = largest, 0
     for h, layer in enumerate(hidden):
-        n_out, n_in = layer.weight.shape
-        W[h, :n_out, :n_in], b[h, :n_out] = layer.weight, layer.bias
-        size = np.abs(layer.weight)
-        pre = SAFETY * ((size + layer.weight_error) @ value + np.abs(layer.bias) + layer.bias_error)
-        stored = layer.weight_error @ value + layer.bias_error
-        delta = size @ delta + stored + gamma(n_in + 8) * pre
-        wide = SAFETY * (delta + gamma(columns + 8) * pre)
-        widen[h, :n_out] = wide
-        # What one backward step through the ReLU and the layer costs per unit of coefficient.
-        step.append(stored + 4 * gamma(max(n_in, n_out) + 2 * count + 24) * (pre + wide))
-        delta = delta + 32 * UNIT * (pre + wide)
-        value = pre + 4 * wide
-    rows, constants, input_rows, errors, first = [], [], [], [], [0]
-    last = chain.output
-    for disjunct in disjuncts:
-        part = disjunct.constraints
-        for r in range(len(part)):
-            coefficients = part.outputs[r]
-            size = np.abs(coefficients)
-            row = coefficients @ last.weight
-            constant = float(coefficients @ last.bias - part.bounds[r])
-            total = size @ (np.abs(last.weight) @ value + np.abs(last.bias)) + abs(part.bounds[r])
-            error = size @ (last.weight_error @ value + last.bias_error)
-            error += 4 * gamma(len(size) + last.weight.shape[1] + 2 * count + 24) * total
-            spread = size @ (np.abs(last.weight) + last.weight_error)
-            for h in range(count - 1, -1, -1):
-                error += SAFETY * spread @ step[h]
-                spread = SAFETY * spread @ (np.abs(hidden[h].weight) + hidden[h].weight_error)
-            inputs = np.asarray(part.inputs[r], dtype=np.float64)
-            error += 4 * gamma(len(inputs) + 2 * count + 24) * ((spread + np.abs(inputs)) @ largest_input)
-            rows.append(np.pad(row, (0, width - len(row))))
-            constants.append(constant)
-            input_rows.append(inputs)
-            errors.append(SAFETY * error + 1e-290)
-        first.append(len(rows))
-    return KernelArrays(
-        W,
-        b,
-        sizes,
-        widen,
-        np.array(rows).reshape(-1, width),
-        np.array(constants),
-        np.array(input_rows).reshape(-1, int(sizes[0])),
-        np.array(errors),
-        np.array(first),
+        own = slice(starts[h], starts[h + 1])
+        weights[own, place : place + len(value)], constants[own] = layer.weight, layer.bias
+        defects[own] = SAFETY * (layer.weight_error @ value + layer.bias_error)
+        place = n_inputs + starts[h]
+        value = SAFETY * ((np.abs(layer.weight) + layer.weight_error) @ value + np.abs(layer.bias) + layer.bias_error)
+    parts = [disjunct.constraints for disjunct in disjuncts]
+    outputs = np.concatenate([part.outputs for part in parts])
+    bounds = np.concatenate([part.bounds for part in parts])
+    rows = np.zeros((len(bounds), n_inputs + n))
+    rows[:, place:] = outputs @ last.weight
+    rows[:, :n_inputs] += np.concatenate([part.inputs for part in parts])
+    size = np.abs(outputs)
+    total = size @ (np.abs(last.weight) @ value + np.abs(last.bias)) + np.abs(bounds)
+    error = size @ (last.weight_error @ value + last.bias_error) + 4 * gamma(sum(last.weight.shape) + 8) * total
+    first = np.cumsum([0, *(len(part) for part in parts)])
+    row_constants = outputs @ last.bias - bounds
+    return RootArrays(
+        first, starts, weights, constants, defects, np.ascontiguousarray(rows), row_constants, SAFETY * error, largest
     )

@@ -2,7 +2,7 @@
 
 Decides most low-dimensional properties outright.  The boxes, depth first, are worked on by the compiled kernel in
 slices, so that the deadline, candidates and progress are seen to between them.  Rounding is covered (see
-``dense_chain``), so an ``unsat`` from here is rigorous.
+``triangular``), so an ``unsat`` from here is rigorous.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from verifier.deadline import Deadline
 from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.dense_chain import DenseChain, dense_chain, kernel_arrays
+from verifier.search.dense_chain import DenseChain, dense_chain, root_arrays
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
 Array = NDArray[np.float64]
@@ -115,10 +115,11 @@ class _Group:
     def __init__(
         self, query: Query, chain: DenseChain, group: BoxGroup, options: SplitOptions, progress: Progress
     ) -> None:
-        self._referee, self._chain, self._positions = Referee(query), chain, group.positions
+        self._referee, self._positions = Referee(query), group.positions
         self._options, self._progress = options, progress
         disjuncts = [query.disjuncts[p] for p in group.positions]
-        self._arrays = kernel_arrays(chain, disjuncts, group.lower, group.upper)
+        self._arrays = root_arrays(chain, disjuncts, group.lower, group.upper)
+        self._hints = np.zeros((len(group.positions), 1), dtype=np.int64)
         self._min_width = options.smallest_width * (group.upper - group.lower)
         self._abandoned = np.zeros(len(group.positions), dtype=bool)
         self._threshold, self._budget, self._stuck = 0.0, 256, 0
@@ -132,29 +133,33 @@ class _Group:
     def work(self, deadline: Deadline) -> Witness | None:
         """Run the kernel in slices until the stack is empty, the deadline passes, or a witness is confirmed."""
         self._progress(Event(METHOD, open=self.stack.depth, unit="boxes"))
-        # Importing compiles the kernel, or loads it from numba's cache.
-        from verifier.search import zonotope_kernel as kernel
+        # Importing compiles the loop, or loads it from numba's cache.
+        from verifier.search import box_loop
+        from verifier.search.triangular import root_system
 
         arrays, stack = self._arrays, self.stack
+        root = root_system(
+            arrays.starts, arrays.weights, arrays.constants, arrays.defects,
+            arrays.rows, arrays.row_constants, arrays.row_defects, arrays.largest,
+        )  # fmt: skip
         point = np.empty(stack.lower.shape[1])
         while stack.depth and not deadline.expired:
             started = time.monotonic()
-            code, stack.depth, visited, stuck, disjunct = kernel.search(
+            code, stack.depth, visited, stuck, disjunct = box_loop.search(
                 stack.lower, stack.upper, stack.live, stack.bound, stack.depth,
-                arrays.W, arrays.b, arrays.sizes, arrays.widen,
-                arrays.rows, arrays.constants, arrays.input_rows, arrays.row_error, arrays.first_row,
-                self._threshold, self._min_width, self._budget, self._abandoned, point,
+                root, arrays.first_row, self._threshold, self._min_width, self._budget,
+                self._abandoned, self._hints, point,
             )  # fmt: skip
             self.regions += visited
             self._stuck += stuck
-            if code == kernel.CANDIDATE:
+            if code == box_loop.CANDIDATE:
                 if self._referee.judge(self._positions[disjunct], point):
                     return self._referee.witness
                 # True in real arithmetic or nearly so, but not in the model's own: look for a clearer one.
                 self._threshold = 2 * min(self._threshold, self._margin(disjunct, point)) - 1e-9
-            elif code == kernel.FULL:
+            elif code == box_loop.FULL:
                 stack.grow()
-            elif code == kernel.BUDGET:
+            elif code == box_loop.BUDGET:
                 pace = self._options.slice_seconds / max(time.monotonic() - started, 1e-4)
                 self._budget = int(np.clip(self._budget * min(pace, 8.0), 16, 10_000_000))
                 self._progress(Event(METHOD, lower=stack.lowest(), open=stack.depth, unit="boxes"))
@@ -166,7 +171,7 @@ class _Group:
         lowest = -np.inf if self._abandoned.any() else self.stack.lowest()
         for position, still in zip(self._positions, live, strict=True):
             if still:
-                yield position, DisjunctBounds(lower=lowest - float(self._arrays.row_error.max(initial=0.0)))
+                yield position, DisjunctBounds(lower=lowest)
             else:
                 yield position, DisjunctBounds(lower=0.0, closed_by=METHOD, level=EvidenceLevel.RIGOROUS)
 
@@ -180,13 +185,8 @@ class _Group:
 
     def _margin(self, disjunct: int, point: Array) -> float:
         """The margin in float64 of a disjunct of the group."""
-        values = point
-        for layer in self._chain.hidden:
-            values = np.maximum(layer.weight @ values + layer.bias, 0)
-        arrays = self._arrays
-        own = slice(arrays.first_row[disjunct], arrays.first_row[disjunct + 1])
-        margins = arrays.rows[own, : len(values)] @ values + arrays.constants[own] + arrays.input_rows[own] @ point
-        return float(margins.max(initial=-np.inf))
+        own = slice(self._arrays.first_row[disjunct], self._arrays.first_row[disjunct + 1])
+        return float(self._arrays.margins(point)[own].max(initial=-np.inf))
 
 
 class _Stack:
@@ -207,7 +207,7 @@ class _Stack:
         return stack
 
     def lowest(self) -> float:
-        """The least bound over the open boxes, before rounding; inf when none is open."""
+        """The least bound over the open boxes; inf when none is open."""
         return float(self.bound[: self.depth].min(initial=np.inf))
 
     def grow(self) -> None:

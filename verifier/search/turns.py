@@ -47,9 +47,9 @@ class Ledger(Protocol):
         """Look for a counterexample to what is still open, from other starts than before."""
 
 
-def attack_seconds(turn: float) -> float:
-    """How long to attack after a turn of searching: a share that falls as turns grow."""
-    return ATTACK_SHARE * min(turn, (LONG_TURN * turn) ** 0.5)
+def attack_seconds(turn: float, share: float = ATTACK_SHARE, long_turn: float = LONG_TURN) -> float:
+    """How long to attack after a turn of searching: a share of it, and of long turns less."""
+    return share * min(turn, (long_turn * turn) ** 0.5)
 
 
 def alternate(searches: Sequence[Search], ledger: Ledger, deadline: Deadline, threads: int) -> None:
