@@ -217,7 +217,9 @@ def _check(
             from verifier.model.read import load
             from verifier.pipeline import Options, solve
 
-        options = Options(device=device, threads=threads, seed=seed, trust=level, memory=most_bytes, evidence=outputs.evidence)
+        options = Options(
+            device=device, threads=threads, seed=seed, trust=level, memory=most_bytes, evidence=outputs.evidence
+        )
         limit_threads(threads)
         loaded = load(model, hint=reason)
         query = prepare(loaded, spec, seed)

@@ -239,7 +239,7 @@ def _split(state: State) -> None:
     query = state.query.restricted(positions)
     if not applicable(query, state.options.split):
         return
-    search = InputSplitting(query, state.options.split, state.progress)
+    search = InputSplitting(query, state.options.split, state.progress, state.log)
     turn = FIRST_TURN
     seed = state.options.seed
     # Conjunctions that fail by a hair need ever smaller boxes; with few ReLUs the later stages decide them at once.

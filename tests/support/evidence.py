@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import zipfile
 from dataclasses import replace
@@ -70,8 +72,8 @@ def members(path: Path) -> dict[str, object]:
     with zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             with archive.open(name) as file:
-                if name.endswith(".npy"):
-                    found[name.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+                if name.endswith(".npy.gz"):
+                    found[name.removesuffix(".npy.gz")] = np.load(io.BytesIO(gzip.decompress(file.read())))
                 else:
                     found["header"] = json.load(file)
     return found
@@ -84,5 +86,6 @@ def write(path: Path, content: dict[str, object]) -> None:
             if name == "header":
                 archive.writestr("header.json", json.dumps(value))
             else:
-                with archive.open(f"{name}.npy", "w") as file:
-                    np.lib.format.write_array(file, np.asarray(value), allow_pickle=False)
+                buffer = io.BytesIO()
+                np.save(buffer, np.asarray(value))
+                archive.writestr(f"{name}.npy.gz", gzip.compress(buffer.getvalue()))

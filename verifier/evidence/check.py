@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from verifier.deadline import Deadline
 from verifier.errors import ProofError
-from verifier.evidence.affine import Node, matrices_of
+from verifier.evidence.affine import matrices_of
+from verifier.evidence.boxes import Boxes, Tree
 from verifier.evidence.cover import gaps
 from verifier.evidence.file import (
     CROWN,
+    INPUT_SPLITTING,
     OPTIMISED,
     REFINING_SPLITTING,
     RELU_SPLITTING,
@@ -34,6 +36,7 @@ from verifier.evidence.linear import Backward, Box, crown, lines
 from verifier.evidence.regions import Regions
 from verifier.evidence.root import Root, optimised
 from verifier.query import Query
+from verifier.vnnlib.spec import Disjunct
 
 Array = NDArray[np.float64]
 LeafSet = tuple[NDArray[np.int32], NDArray[np.int32]]
@@ -81,6 +84,7 @@ class _Check:
         self._box: tuple[bytes, list[Box]] | None = None
         self._leaves: dict[str, int] = {}
         self._sets: dict[int, dict[int, LeafSet]] = {}
+        self._trees: dict[int, dict[int, tuple[int, str]]] = {}
 
     def run(self) -> Replayed:
         header = self._reader.header
@@ -100,12 +104,10 @@ class _Check:
                 by_section.setdefault(int(fact["section"]), []).append(position)
         for number, disjuncts in by_section.items():
             section = self._section(number)
-            for position, left in self._gaps(number, section, disjuncts).items():
+            for position, (left, words) in self._gaps(number, section, disjuncts).items():
                 if left:
-                    raise ProofError(
-                        f"disjunct {position + 1}: no leaf covers the region {self._words(number, left[0])}"
-                        + (f", nor {len(left) - 1} others" if len(left) > 1 else "")
-                    )
+                    others = f", nor {left - 1:,} others" if left > 1 else ""
+                    raise ProofError(f"disjunct {position + 1}: no leaf closes the region {words}{others}")
             closed[section["kind"]] = closed.get(section["kind"], 0) + len(disjuncts)
         still = [position for position, fact in enumerate(self._facts) if fact["closed_by"] is None]
         if header["verdict"] == "unsat" and still:
@@ -134,26 +136,45 @@ class _Check:
             mine = [] if section is None else [i for i in still if i in section["disjuncts"]]
             if section is None or not mine or section["kind"] in (CROWN, OPTIMISED):
                 continue
-            for position, left in self._gaps(number, section, mine).items():
+            for position, (left, _) in self._gaps(number, section, mine).items():
                 known = found[position]
-                found[position] = len(left) if known is None else min(known, len(left))
+                found[position] = left if known is None else min(known, left)
         return found
 
-    def _gaps(self, number: int, section: dict[str, Any], disjuncts: list[int]) -> dict[int, list[list[int]]]:
-        """Replay a section; per disjunct the regions that it leaves open, as codes of splits."""
+    def _gaps(self, number: int, section: dict[str, Any], disjuncts: list[int]) -> dict[int, tuple[int, str]]:
+        """Replay a section; per disjunct how many regions it leaves open, and the first of them in words."""
         kind = section["kind"]
         if not set(disjuncts) <= set(section["disjuncts"]):
             raise ProofError(f"section {number} is not about disjunct {disjuncts[0] + 1}, which it should close")
         if kind == CROWN:
             self._crown(disjuncts)
             return {}
+        if kind == INPUT_SPLITTING:
+            return self._tree(number, section)
         if kind not in (RELU_SPLITTING, REFINING_SPLITTING):
             raise ProofError(f"section {number} is of an unknown kind, {kind!r}; use the version that wrote it")
         if number not in self._sets:
             root, neurons = self._root(number, section)
             replay = self._leaf_sets if kind == RELU_SPLITTING else self._region_sets
             self._sets[number] = replay(number, section, root, neurons)
-        return {position: list(gaps(*self._sets[number][position])) for position in disjuncts}
+        found = {}
+        for position in disjuncts:
+            left = list(gaps(*self._sets[number][position]))
+            found[position] = len(left), self._words(number, left[0]) if left else ""
+        return found
+
+    def _tree(self, number: int, section: dict[str, Any]) -> dict[int, tuple[int, str]]:
+        if number not in self._trees:
+            table = self._reader.table(f"{number}/nodes")
+            tree = Tree.read(table["code"], table["position"], self._query.network.n_inputs)
+            own = self._one_box(number, section)
+            replay = Boxes(self._nodes, self._boxes(section["disjuncts"][0]), own, tree)
+            for leaves in replay.run():
+                self._look()
+                self._count(section, leaves)
+            counts = zip(section["disjuncts"], replay.open.tolist(), strict=True)
+            self._trees[number] = {position: (left, "of some boxes of the tree") for position, left in counts}
+        return self._trees[number]
 
     def _crown(self, disjuncts: list[int]) -> None:
         for position in disjuncts:
@@ -169,9 +190,7 @@ class _Check:
             agree(np.array([least]), np.array([self._facts[position]["claim"]]), f"disjunct {position + 1}", 1)
 
     def _root(self, number: int, section: dict[str, Any]) -> tuple[Root, Neurons]:
-        first, *others = (self._query.disjuncts[i] for i in section["disjuncts"])
-        if any(not np.array_equal(getattr(d, s), getattr(first, s)) for d in others for s in ("lower", "upper")):
-            raise ProofError(f"the disjuncts of section {number} do not share one box")
+        self._one_box(number, section)
         boxes = self._boxes(section["disjuncts"][0])
         neurons = Neurons.read(self._reader.table(f"{number}/neurons"), self._nodes)
         if section["root"] is None:
@@ -182,9 +201,14 @@ class _Check:
         named = Neurons.read(self._reader.table(f"{section['root']}/neurons"), self._nodes)
         return optimised(self._nodes, boxes, named, self._reader.table(f"{section['root']}/rows")), neurons
 
-    def _leaf_sets(
-        self, number: int, section: dict[str, Any], root: Root, neurons: Neurons
-    ) -> dict[int, LeafSet]:
+    def _one_box(self, number: int, section: dict[str, Any]) -> list[Disjunct]:
+        """The disjuncts of a section; raises ProofError unless they share one box."""
+        own = [self._query.disjuncts[i] for i in section["disjuncts"]]
+        if any(not np.array_equal(getattr(d, s), getattr(own[0], s)) for d in own for s in ("lower", "upper")):
+            raise ProofError(f"the disjuncts of section {number} do not share one box")
+        return own
+
+    def _leaf_sets(self, number: int, section: dict[str, Any], root: Root, neurons: Neurons) -> dict[int, LeafSet]:
         kept: list[Columns] = []
         for chunk in self._reader.chunks(f"{number}/leaves"):
             self._look()
@@ -193,9 +217,7 @@ class _Check:
             kept.append({name: chunk[name] for name in ("owner", "count", "splits")})
         return {position: _splits_of(kept, position) for position in section["disjuncts"]}
 
-    def _region_sets(
-        self, number: int, section: dict[str, Any], root: Root, neurons: Neurons
-    ) -> dict[int, LeafSet]:
+    def _region_sets(self, number: int, section: dict[str, Any], root: Root, neurons: Neurons) -> dict[int, LeafSet]:
         leaves = self._reader.table(f"{number}/leaves")
         parents = {
             tuple(sorted(code for code in codes.tolist() if abs(code) != int(chunk["last"][at]) + 1))

@@ -1,13 +1,15 @@
 """The container of an evidence file: a zip archive of ``header.json`` and NumPy arrays (see docs/evidence.md).
 
-Arrays are columns of tables, written in chunks while a search runs: ``TABLE/CHUNK/COLUMN.npy``.  All columns of a chunk
+Arrays are columns of tables, written in chunks while a search runs: ``TABLE/CHUNK/COLUMN.npy.gz``.  All columns of a chunk
 belong together; a ragged column holds the parts of all rows one after the other, and another column counts them.
 While a run lasts the chunks wait in a file without a name, so that memory stays free whatever the search does.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
 import os
 import threading
@@ -16,7 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ CROWN, OPTIMISED = "crown", "optimised bounds"
 RELU_SPLITTING, REFINING_SPLITTING, INPUT_SPLITTING = "relu splitting", "refining relu splitting", "input splitting"
 """Kinds of sections."""
 CHUNK_BYTES = 2**22
+ENDING = ".npy.gz"
 MOST_HEADER_BYTES = 2**26
 
 Columns = Mapping[str, NDArray[Any]]
@@ -40,7 +43,7 @@ class Writer:
 
     def __init__(self) -> None:
         file = TemporaryFile()  # noqa: SIM115 (open for as long as the writer)
-        self._archive = zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        self._archive = zipfile.ZipFile(file, "w")
         weakref.finalize(self, _close, self._archive, file)
         self._waiting: dict[str, list[Columns]] = {}
         self._chunks: dict[str, int] = {}
@@ -54,31 +57,32 @@ class Writer:
             if sum(column.nbytes for part in waiting for column in part.values()) >= CHUNK_BYTES:
                 self._flush(table)
 
-    def save(self, path: Path, header: Mapping[str, Any], select: Callable[[str, Columns], Columns | None]) -> int:
-        """Write the file in one step and return its size in bytes.
+    def save(self, path: Path, header: Mapping[str, Any], wanted: Callable[[str], bool]) -> int:
+        """Write the header and the tables that are wanted, in one step, and return the file's size in bytes.
 
-        select: shown every chunk with the name of its table; what it returns is written, nothing for None.
+        Nothing is compressed again, so this takes no longer than copying.
         """
         with self._lock:
             for table in list(self._waiting):
                 self._flush(table)
             scratch = path.with_name(path.name + ".part")
-            with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+            with zipfile.ZipFile(scratch, "w") as archive:
                 archive.writestr("header.json", json.dumps({"format": FORMAT, "version": VERSION, **header}, indent=1))
-                for table, count in self._chunks.items():
-                    for chunk in range(count):
-                        kept = select(table, _chunk(self._archive, f"{table}/{chunk}"))
-                        if kept is not None:
-                            _store(archive, f"{table}/{chunk}", kept)
+                for name in self._archive.namelist():
+                    if wanted(name.rsplit("/", 2)[0]):
+                        archive.writestr(name, self._archive.read(name))
             os.replace(scratch, path)
             return path.stat().st_size
 
     def _flush(self, table: str) -> None:
         waiting = self._waiting.pop(table)
-        joined = {name: np.concatenate([part[name] for part in waiting]) for name in waiting[0]}
         number = self._chunks.get(table, 0)
-        _store(self._archive, f"{table}/{number}", joined)
         self._chunks[table] = number + 1
+        for name in waiting[0]:
+            buffer = io.BytesIO()
+            np.lib.format.write_array(buffer, np.concatenate([part[name] for part in waiting]), allow_pickle=False)
+            member = f"{table}/{number}/{name}{ENDING}"
+            self._archive.writestr(member, gzip.compress(buffer.getbuffer(), compresslevel=3, mtime=0))
 
 
 class Reader:
@@ -123,18 +127,13 @@ def _close(archive: zipfile.ZipFile, file: IO[bytes]) -> None:
     file.close()
 
 
-def _store(archive: zipfile.ZipFile, prefix: str, columns: Columns) -> None:
-    for name, column in columns.items():
-        with archive.open(f"{prefix}/{name}.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array(file, np.ascontiguousarray(column), allow_pickle=False)
-
-
 def _chunk(archive: zipfile.ZipFile, prefix: str) -> dict[str, NDArray[Any]]:
     found = {}
     for name in archive.namelist():
-        if name.startswith(f"{prefix}/"):
-            with archive.open(name) as file:
-                found[name.rpartition("/")[2].removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+        if name.startswith(f"{prefix}/") and name.endswith(ENDING):
+            with archive.open(name) as packed, gzip.open(packed) as file:
+                array = np.lib.format.read_array(cast(IO[bytes], file), allow_pickle=False)
+                found[name.rpartition("/")[2].removesuffix(ENDING)] = array
     return found
 
 

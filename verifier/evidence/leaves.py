@@ -167,5 +167,3 @@ def agree(found: Array, claims: Array, what: str, total: int) -> None:
                 f"{what} ({total} in this part of the file) is bounded by {found[at]:.6g}, {fault} "
                 f"(claimed: {claims[at]:.6g})"
             )
-
-

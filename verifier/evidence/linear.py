@@ -201,14 +201,21 @@ def crown(nodes: Sequence[Node], low: Array, high: Array) -> list[Box]:
 
 
 def _tightened(
-    nodes: Sequence[Node], passes: Backward, index: int, relus: Mapping[int, Lines], known: Box, box: tuple[Array, Array]
+    nodes: Sequence[Node],
+    passes: Backward,
+    index: int,
+    relus: Mapping[int, Lines],
+    known: Box,
+    box: tuple[Array, Array],
 ) -> Box:
     ends = [known.low.copy(), known.high.copy()]
     places = np.flatnonzero(known.undecided)
     for part in in_parts(places, max(node.size for node in nodes[: index + 1])):
         for side, sign in ((0, 1.0), (1, -1.0)):
             least = passes.run(index, unit_rows(part, sign, nodes[index].size), relus).least(*box)
-            ends[side][part] = np.maximum(ends[side][part], least) if side == 0 else np.minimum(ends[side][part], -least)
+            ends[side][part] = (
+                np.maximum(ends[side][part], least) if side == 0 else np.minimum(ends[side][part], -least)
+            )
     return Box(ends[0], ends[1])
 
 

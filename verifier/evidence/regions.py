@@ -23,7 +23,7 @@ from verifier.errors import ProofError
 from verifier.evidence.affine import Node
 from verifier.evidence.file import Columns
 from verifier.evidence.leaves import Neurons, Rows, agree, relaxed, rows_named, spread, subtract
-from verifier.evidence.linear import TINY, Backward, Box, Linear, Lines, gamma, in_parts, lines, unit_rows
+from verifier.evidence.linear import TINY, Backward, Linear, Lines, gamma, in_parts, lines, unit_rows
 from verifier.evidence.root import Root
 from verifier.vnnlib.spec import Disjunct
 

@@ -77,11 +77,20 @@ def _bound_disjunct(lo, hi, system, begin, end, hint, scratch, own_lo, own_hi, o
     return True, best
 
 
+@njit(**OPTIONS)
+def _note(log, logged, code, position):
+    """A node of the tree, where a log is kept."""
+    if log.shape[0] > 0:
+        log[logged[0], 0] = code
+        log[logged[0], 1] = position
+        logged[0] += 1
+
+
 def _compiled(version: int):
     @njit(**OPTIONS)
     def search(
         stack_lo, stack_hi, stack_live, stack_bound, depth,
-        root, first_row, threshold, min_width, budget, abandoned, hints, point,
+        root, first_row, threshold, min_width, budget, abandoned, hints, point, log, logged,
     ):  # fmt: skip
         """Work on the stack of boxes until it is empty, the budget of boxes is used or a candidate turns up.
 
@@ -90,6 +99,7 @@ def _compiled(version: int):
         first_row[d + 1].  A candidate is a point where every row of a live disjunct is <= threshold in float64; it
         is written to ``point``.  ``abandoned`` (disjuncts,) is set for disjuncts that were open in a box too small
         to split.  hints (disjuncts, 1): memory of ``_bound_disjunct``.
+        log (boxes, 2): nodes of the tree as docs/evidence.md says, how many in logged (1,); (0, 2) keeps no log.
         Returns (code, depth, boxes visited, boxes too small to split, disjunct of the candidate).
         """
         D = stack_lo.shape[1]
@@ -158,6 +168,7 @@ def _compiled(version: int):
                 if kept > 0.8:
                     break
             if not any_live:
+                _note(log, logged, -1.0, 0.0)
                 continue
             dimension, top = -1, -1.0
             for i in range(D):
@@ -166,6 +177,7 @@ def _compiled(version: int):
                     dimension = i
             if dimension < 0:
                 # Too small to split: its open disjuncts stay undecided for good.
+                _note(log, logged, -2.0, 0.0)
                 stuck += 1
                 for d in range(n_disjuncts):
                     abandoned[d] = abandoned[d] or live[d]
@@ -176,6 +188,7 @@ def _compiled(version: int):
             middle = 0.5 * (lo[dimension] + hi[dimension])
             # The half with the corner where the bound is worst comes on top: counterexamples are found sooner there.
             corner_above = corner[dimension] > middle
+            _note(log, logged, dimension + (D if corner_above else 0), middle)
             for child in range(2):
                 stack_lo[depth] = lo
                 stack_hi[depth] = hi

@@ -25,7 +25,6 @@ from verifier.evidence.file import (
     OPTIMISED,
     REFINING_SPLITTING,
     RELU_SPLITTING,
-    Columns,
     Writer,
     network_digest,
     property_digest,
@@ -77,9 +76,13 @@ class Section:
     number: int
     writer: Writer
     disjuncts: Array
+    counts: dict[int, int]
 
-    def add(self, table: str, **columns: Array) -> None:
+    def add(self, table: str, leaves: int = 0, **columns: Array) -> None:
+        """leaves: how many of the rows are closed regions."""
         self.writer.add(f"{self.number}/{table}", **columns)
+        if leaves:
+            self.counts[self.number] = self.counts.get(self.number, 0) + leaves
 
 
 class EvidenceLog:
@@ -88,12 +91,13 @@ class EvidenceLog:
     def __init__(self, query: Query) -> None:
         self._query, self._writer = query, Writer()
         self._sections: list[dict[str, Any]] = []
+        self._leaves: dict[int, int] = {}
 
     def section(self, kind: str, disjuncts: Sequence[int], **facts: Any) -> Section:
         """Begin a section about some disjuncts of the property, by position."""
         number = len(self._sections)
         self._sections.append({"kind": kind, "disjuncts": list(disjuncts), **facts})
-        return Section(number, self._writer, np.array(disjuncts, np.int32))
+        return Section(number, self._writer, np.array(disjuncts, np.int32), self._leaves)
 
     def save(self, path: Path, result: Result) -> Recorded:
         """Write the file: for every closed disjunct what closed it, for the open ones all there is."""
@@ -107,17 +111,6 @@ class EvidenceLog:
         ]
         used = {number for number, disjuncts in enumerate(about) if disjuncts}
         used |= {self._sections[number].get("root") for number in used} - {None}
-        leaves: dict[str, int] = {}
-
-        def select(table: str, columns: Columns) -> Columns | None:
-            number = int(table.split("/")[0])
-            if number not in used:
-                return None
-            if table.endswith("/leaves"):
-                kind = self._sections[number]["kind"]
-                leaves[kind] = leaves.get(kind, 0) + len(columns["owner"])
-            return columns
-
         witness = result.witness
         header = {
             "network": network_digest(self._query.network),
@@ -134,7 +127,11 @@ class EvidenceLog:
             "sections": [s if n in used else None for n, s in enumerate(self._sections)],
             "witness": None if witness is None else {"x": witness.x.tolist(), "disjunct": witness.disjunct},
         }
-        size = self._writer.save(path, header, select)
+        size = self._writer.save(path, header, lambda table: int(table.split("/")[0]) in used)
+        leaves: dict[str, int] = {}
+        for number in used & set(self._leaves):
+            kind = self._sections[number]["kind"]
+            leaves[kind] = leaves.get(kind, 0) + self._leaves[number]
         unexplained = sum(bound.level is not None and proofs[i] is None for i, bound in enumerate(result.bounds))
         return Recorded(str(path), size, leaves, unexplained, len(left))
 
@@ -212,7 +209,7 @@ class LeafLog:
         if len(at):
             signs = result.splits.signs[at]
             columns = _closing(self.section, result, owner, at, signs)
-            self.section.add("leaves", **columns)
+            self.section.add("leaves", len(at), **columns)
 
 
 class RegionLog:
@@ -260,7 +257,7 @@ class RegionLog:
             chosen = weights[at, result.row[at]]
             used = torch.arange(chosen.shape[1])[None] < (signs != 0).sum(1)[:, None]
             region = (self._first + pair[at]).numpy().astype(np.int32)
-            self._section.add("leaves", region=region, cut_value=chosen[used].numpy(), **columns)
+            self._section.add("leaves", len(at), region=region, cut_value=chosen[used].numpy(), **columns)
 
 
 def _codes(signs: Tensor) -> tuple[Array, Array]:

@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 
 from verifier.bounds.margins import BoxGroup, group_by_box
 from verifier.deadline import Deadline
+from verifier.evidence.file import INPUT_SPLITTING
 from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.dense_chain import DenseChain, dense_chain, root_arrays
+from verifier.search.evidence_log import EvidenceLog
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
 Array = NDArray[np.float64]
 
-METHOD = "input splitting"
+METHOD = INPUT_SPLITTING
+LOGGED_AT_ONCE = 2**17
+"""Boxes worked on between two looks at the clock where the tree is written down."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,20 @@ class InputSplitting:
     The network of the query must be in float64 on the CPU, and the query ``applicable``.
     """
 
-    def __init__(self, query: Query, options: SplitOptions | None = None, progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        query: Query,
+        options: SplitOptions | None = None,
+        progress: Progress = silent,
+        log: EvidenceLog | None = None,
+    ) -> None:
         self._options = options or SplitOptions()
         chain = dense_chain(query.network)
         if chain is None:
             raise ValueError("input splitting needs a chain of dense layers; ask applicable() first")
         self._count = len(query.disjuncts)
         self._groups = [
-            _Group(query, chain, group, self._options, progress)
+            _Group(query, chain, group, self._options, progress, log)
             for group in group_by_box(query.disjuncts)
             if np.count_nonzero(group.upper > group.lower) <= self._options.most_inputs
         ]
@@ -113,8 +123,15 @@ class _Group:
     """The search below one box, for the disjuncts that share it."""
 
     def __init__(
-        self, query: Query, chain: DenseChain, group: BoxGroup, options: SplitOptions, progress: Progress
+        self,
+        query: Query,
+        chain: DenseChain,
+        group: BoxGroup,
+        options: SplitOptions,
+        progress: Progress,
+        log: EvidenceLog | None,
     ) -> None:
+        self._log = None if log is None else log.section(METHOD, [query.indices[p] for p in group.positions])
         self._referee, self._positions = Referee(query), group.positions
         self._options, self._progress = options, progress
         disjuncts = [query.disjuncts[p] for p in group.positions]
@@ -143,13 +160,20 @@ class _Group:
             arrays.rows, arrays.row_constants, arrays.row_defects, arrays.largest,
         )  # fmt: skip
         point = np.empty(stack.lower.shape[1])
+        log, logged = np.empty((0, 2)), np.zeros(1, dtype=np.int64)
         while stack.depth and not deadline.expired:
             started = time.monotonic()
+            if self._log is not None:
+                self._budget = min(self._budget, LOGGED_AT_ONCE)
+                log, logged[0] = np.empty((LOGGED_AT_ONCE + 1, 2)), 0
             code, stack.depth, visited, stuck, disjunct = box_loop.search(
                 stack.lower, stack.upper, stack.live, stack.bound, stack.depth,
                 root, arrays.first_row, self._threshold, self._min_width, self._budget,
-                self._abandoned, self._hints, point,
+                self._abandoned, self._hints, point, log, logged,
             )  # fmt: skip
+            if self._log is not None:
+                codes, cuts = log[: logged[0]].T
+                self._log.add("nodes", code=codes.astype(np.int8), position=cuts[codes >= 0])
             self.regions += visited
             self._stuck += stuck
             if code == box_loop.CANDIDATE:
