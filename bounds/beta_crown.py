@@ -77,7 +77,7 @@ class Splits:
 
 @dataclass(frozen=True, eq=False)
 class RegionBounds:
-    """lower: [B] rigorous bound on the margin, by the row at ``row`` [B].  splits: with the slopes and multipliers used.
+    """lower: [B] rigorous bound on the margin, by the row at ``row`` [B].  splits: as evaluated.
 
     scores: [B, m], how much relaxation each undecided neuron costs the bound, 0 where decided.
     points: [B, n_inputs], where the linear bound is least.

@@ -325,8 +325,8 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
     network, nodes = without_inactive(state.query.network, whole)
     query = replace(state.query.restricted(own), network=network)
     branching = replace(options.branch, frontier_bytes=state.room // 2)
-    log = None if state.log is None else BranchLog(state.log, own, state.query.network, whole, network, nodes)
-    plain = ReluSplitting(query, nodes, branching, state.progress, log and log.leaves(own))
+    log = BranchLog(state.log, own, state.query.network, whole, network, nodes)
+    plain = ReluSplitting(query, nodes, branching, state.progress, log.leaves(own))
     take_turn(plain, ledger, deadline.within(FIRST_TURN))
     if ledger.decided or plain.exhausted or deadline.expired:
         return
@@ -335,16 +335,15 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
         return
     ledger.own = [p for p in own if state.bounds[p].level is None]
     state.progress(Event("optimising bounds", open=len(ledger.own), unit="disjuncts"))
-    better = optimised_bounds(network, nodes, deadline.share(OPTIMISE_SHARE), options.alpha, log and log.rows)
-    if log is not None:
-        log.optimised(network, better)
+    better = optimised_bounds(network, nodes, deadline.share(OPTIMISE_SHARE), options.alpha, log.visit)
+    log.optimised(network, better)
     network, nodes = without_inactive(network, better.nodes)
     state.better.update(dict.fromkeys(ledger.own, (network, nodes)))
     query = replace(state.query.restricted(ledger.own), network=network)
     refine = replace(options.refine, frontier_bytes=state.room // 2)
     searches = (
-        RefiningSplitting(query, nodes, better.slopes, refine, state.progress, log and log.regions(ledger.own)),
-        ReluSplitting(query, nodes, branching, state.progress, log and log.leaves(ledger.own)),
+        RefiningSplitting(query, nodes, better.slopes, refine, state.progress, log.regions(ledger.own)),
+        ReluSplitting(query, nodes, branching, state.progress, log.leaves(ledger.own)),
     )
     alternate(searches, ledger, deadline, options.threads)
 

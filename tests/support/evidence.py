@@ -18,8 +18,10 @@ from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.crown import intermediate_bounds
 from verifier.bounds.reduce import without_inactive
 from verifier.deadline import Deadline
+from verifier.evidence.file import network_digest, property_digest
 from verifier.query import Query
 from verifier.search.evidence_log import BranchLog, EvidenceLog
+from verifier.search.input_split import InputSplitting
 from verifier.search.refining_split import RefineOptions, RefiningSplitting
 from verifier.search.relu_split import BranchOptions, ReluSplitting
 from verifier.verdict import Result, Verdict
@@ -50,7 +52,7 @@ def recorded(query: Query, engine: str, path: Path, seconds: float = 20.0) -> Re
         own = replace(query, network=network)
         search = ReluSplitting(own, kept, BranchOptions(largest_batch=4), log=boxes.leaves(everything))
     else:
-        better = optimised_bounds(network, kept, Deadline.never(), AlphaOptions(iterations=2), boxes.rows)
+        better = optimised_bounds(network, kept, Deadline.never(), AlphaOptions(iterations=2), boxes.visit)
         boxes.optimised(network, better)
         fewer, tight = without_inactive(network, better.nodes)
         own = replace(query, network=fewer)
@@ -89,3 +91,33 @@ def write(path: Path, content: dict[str, object]) -> None:
                 buffer = io.BytesIO()
                 np.save(buffer, np.asarray(value))
                 archive.writestr(f"{name}.npy.gz", gzip.compress(buffer.getvalue()))
+
+
+def recorded_boxes(query: Query, path: Path, seconds: float = 20.0) -> Result:
+    """The same for input splitting."""
+    log = EvidenceLog(query)
+    outcome = InputSplitting(query, log=log).work(Deadline.after(seconds))
+    assert outcome.witness is None
+    done = all(bound.level is not None for bound in outcome.bounds)
+    result = Result(Verdict.UNSAT if done else Verdict.TIMEOUT, bounds=outcome.bounds)
+    return replace(result, recorded=log.save(path, result))
+
+
+def without_leaf(content: dict[str, object], table: str, leaf: int) -> dict[str, object]:
+    """The content without one row of a table of leaves."""
+    columns = {name.rpartition("/")[2]: np.asarray(value) for name, value in content.items() if name.startswith(table)}
+    counts = columns["count"]
+    ends = np.cumsum(counts)
+    ragged = np.arange(ends[leaf] - counts[leaf], ends[leaf])
+    shorter = {}
+    for name, column in columns.items():
+        rows = ragged if name in ("splits", "multipliers", "cut_value") else leaf
+        shorter[f"{table}/{name}"] = np.delete(column, rows, axis=0)
+    return {**content, **shorter}
+
+
+def forged(content: dict[str, object], query: Query) -> dict[str, object]:
+    """The content, saying that it is about another query."""
+    header = dict(content["header"])  # type: ignore[call-overload]
+    header |= {"network": network_digest(query.network), "property": property_digest(query)}
+    return {**content, "header": header}

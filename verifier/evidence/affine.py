@@ -59,7 +59,7 @@ def matrices_of(network: Network) -> tuple[Node, ...]:
         error = np.zeros(node.size) if slack is None else slack.expand(node.shape).reshape(-1).numpy()
         longest = max(int(np.diff(m.indptr).max(initial=1)) for m in (*sparse, *(sp.csr_array(m.T) for m in sparse)))
         kept = tuple(_convenient(matrix) for matrix in sparse)
-        sizes = tuple(abs(matrix) for matrix in kept)
+        sizes = tuple(np.abs(m) if isinstance(m, np.ndarray) else sp.csr_array(abs(m)) for m in kept)
         terms = longest + operator.ulps + len(sparse)
         found.append(Node(node.size, tuple(node.inputs), False, kept, sizes, b, error, terms))
     return tuple(found)

@@ -1,12 +1,12 @@
 """Replay of input splitting: every box of the tree bounded anew, many at once.
 
-The file holds the tree: where each box was cut in two.  What a box is, follows: the half of its parent, clipped to where
-the rows of the disjuncts still open can hold.  Here as in the search a box is bounded by
+The file holds the tree: where each box was cut in two.  What a box is, follows: the half of its parent, clipped to
+where the rows of the disjuncts still open can hold.  Here as in the search a box is bounded by
 
-- a zonotope (DeepZ, Singh et al., NeurIPS 2018, section 4) with a generator per input and per undecided ReLU, and a term
-  for all rounding errors; a neuron decided in a box is decided in all boxes inside;
-- a backward pass (``linear``) over the zonotope's bounds for every row: a disjunct is closed by a positive row, and
-  a row with value m at least and slope s along an input cannot hold further than -m / |s| from the end where s is least.
+- a zonotope (DeepZ, Singh et al., NeurIPS 2018, section 4) with a generator per input and per undecided ReLU, and a
+  term for all rounding errors; a neuron decided in a box is decided in all boxes inside;
+- a backward pass (``linear``) over the zonotope's bounds for every row: a disjunct is closed by a positive row, and a
+  row that is at least m, with slope s along an input, cannot hold further than -m / |s| from its lower end.
 
 A leaf that does not close at once is halved a few times more: the search may have been luckier with rounding.
 """

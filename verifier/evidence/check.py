@@ -48,9 +48,9 @@ SHOWN_SPLITS = 6
 class Replayed:
     """What held.
 
-    verdict: that of the file.  closed: by what, and how many disjuncts.  leaves: replayed, by the search they come from.
-    unexplained: disjuncts (positions) closed by what no file can replay, with its name.  open: disjuncts left open, with
-    the number of regions that no leaf covers, None where nothing was recorded.
+    verdict: that of the file.  closed: by what, and how many disjuncts.  leaves: replayed, by search.
+    unexplained: disjuncts (positions) closed by what no file can replay, with its name.  open: disjuncts left open,
+    with the number of regions that no leaf covers, None where nothing was recorded.
     """
 
     verdict: str
@@ -61,7 +61,7 @@ class Replayed:
 
 
 def check_evidence(query: Query, path: Path, deadline: Deadline) -> Replayed:
-    """Replay a file.  Raises ProofError, one sentence, where it is not about the query or does not prove what it says."""
+    """Replay a file.  Raises ProofError where it is not about the query or does not prove what it says."""
     with Reader(path) as reader:
         header = reader.header
         try:

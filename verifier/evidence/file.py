@@ -1,7 +1,7 @@
 """The container of an evidence file: a zip archive of ``header.json`` and NumPy arrays (see docs/evidence.md).
 
-Arrays are columns of tables, written in chunks while a search runs: ``TABLE/CHUNK/COLUMN.npy.gz``.  All columns of a chunk
-belong together; a ragged column holds the parts of all rows one after the other, and another column counts them.
+Arrays are columns of tables, written in chunks while a search runs: ``TABLE/CHUNK/COLUMN.npy.gz``.  All columns of a
+chunk belong together; a ragged column holds the parts of all rows one after the other, and another column counts them.
 While a run lasts the chunks wait in a file without a name, so that memory stays free whatever the search does.
 """
 
@@ -49,7 +49,7 @@ class Writer:
         self._chunks: dict[str, int] = {}
         self._lock = threading.Lock()
 
-    def add(self, table: str, **columns: NDArray[Any]) -> None:
+    def add(self, table: str, columns: Columns) -> None:
         """Append rows to a table; columns are concatenated along their first axis."""
         with self._lock:
             waiting = self._waiting.setdefault(table, [])

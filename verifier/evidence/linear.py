@@ -2,7 +2,7 @@
 
 A row C over the values of a node is carried back to the input (CROWN, Zhang et al., NeurIPS 2018, theorem 3.2); split
 constraints enter with multipliers (beta-CROWN, Wang et al., NeurIPS 2021, theorem 3.1).  Written apart from
-``verifier.bounds``, which it neither imports nor shares a line with, so that a defect there does not repeat itself here.
+``verifier.bounds``, which it does not import, so that a defect there does not repeat itself here.
 
 Rounding (u = 2**-53; Higham, 2002, section 3.1).  The coefficients computed so far count as exact.  One operation on a
 coefficient of value v rounds by at most u times the result, which costs at most that times the largest |v|.  A product

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from verifier.bounds.alpha_crown import Optimised
+from verifier.bounds.alpha_crown import Optimised, Visit
 from verifier.bounds.beta_crown import RegionBounds
 from verifier.bounds.level import Bounds
 from verifier.bounds.refinement import Refined
@@ -78,9 +78,9 @@ class Section:
     disjuncts: Array
     counts: dict[int, int]
 
-    def add(self, table: str, leaves: int = 0, **columns: Array) -> None:
+    def add(self, table: str, columns: Mapping[str, Array], leaves: int = 0) -> None:
         """leaves: how many of the rows are closed regions."""
-        self.writer.add(f"{self.number}/{table}", **columns)
+        self.writer.add(f"{self.number}/{table}", columns)
         if leaves:
             self.counts[self.number] = self.counts.get(self.number, 0) + leaves
 
@@ -110,7 +110,7 @@ class EvidenceLog:
             for number, section in enumerate(self._sections)
         ]
         used = {number for number, disjuncts in enumerate(about) if disjuncts}
-        used |= {self._sections[number].get("root") for number in used} - {None}
+        used |= {int(s["root"]) for s in (self._sections[n] for n in used) if s.get("root") is not None}
         witness = result.witness
         header = {
             "network": network_digest(self._query.network),
@@ -142,14 +142,14 @@ class EvidenceLog:
 
 
 class BranchLog:
-    """What the ReLU searches over one box write down.
+    """What the ReLU searches over one box write down; nothing without a log.
 
     own: the disjuncts that share the box.  network, nodes: the whole one; reduced, kept: without inactive neurons.
     """
 
     def __init__(
         self,
-        log: EvidenceLog,
+        log: EvidenceLog | None,
         own: Sequence[int],
         network: Network,
         nodes: Sequence[Bounds],
@@ -157,43 +157,55 @@ class BranchLog:
         kept: Sequence[Bounds],
     ) -> None:
         self._log, self._own = log, own
-        self._numbering = Numbering(_undecided(reduced, kept), _undecided(network, nodes))
+        if log is not None:
+            self._numbering = Numbering(_undecided(reduced, kept), _undecided(network, nodes))
         self._root: Section | None = None
         self._tables: list[int] = []
 
-    def leaves(self, own: Sequence[int]) -> LeafLog:
+    @property
+    def visit(self) -> Visit | None:
+        """For ``optimised_bounds``."""
+        return None if self._log is None else self._rows
+
+    def leaves(self, own: Sequence[int]) -> LeafLog | None:
         """For a search that keeps its root's bounds, the latest ones."""
-        return LeafLog(self._begin(RELU_SPLITTING, own))
+        return None if self._log is None else LeafLog(self._begin(self._log, RELU_SPLITTING, own))
 
-    def regions(self, own: Sequence[int]) -> RegionLog:
+    def regions(self, own: Sequence[int]) -> RegionLog | None:
         """For a search that recomputes bounds."""
-        return RegionLog(self._begin(REFINING_SPLITTING, own, tables=self._tables))
+        if self._log is None:
+            return None
+        return RegionLog(self._begin(self._log, REFINING_SPLITTING, own, tables=self._tables))
 
-    def rows(self, k: int, from_below: bool, own: Tensor, slopes: Mapping[int, Tensor]) -> None:
-        """alpha-CROWN's rows for the input of ReLU node k at its places ``own`` (``alpha_crown.Visit``)."""
+    def optimised(self, reduced: Network, better: Optimised) -> None:
+        """From now on these bounds are the root's."""
+        if self._log is None:
+            return
+        self._numbering = self._numbering.narrowed(reduced, better.nodes)
+        self._tables = [k for k, table in better.slopes.items() if table]
+        if self._root is not None:
+            self._root.add("neurons", self._numbering.columns())
+
+    def _rows(self, k: int, from_below: bool, own: Tensor, slopes: Mapping[int, Tensor]) -> None:
+        assert self._log is not None
         if self._root is None:
             self._root = self._log.section(OPTIMISED, self._own)
         joined = torch.cat(list(slopes.values()), 1).numpy()
         count = len(own)
         self._root.add(
             "rows",
-            node=np.full(count, k, np.int32),
-            place=self._numbering.whole(k, own).numpy().astype(np.int32),
-            side=np.full(count, 0 if from_below else 1, np.int8),
-            count=np.full(count, joined.shape[1], np.int32),
-            slopes=joined.reshape(-1),
+            {
+                "node": np.full(count, k, np.int32),
+                "place": self._numbering.whole(k, own).numpy().astype(np.int32),
+                "side": np.full(count, 0 if from_below else 1, np.int8),
+                "count": np.full(count, joined.shape[1], np.int32),
+                "slopes": joined.reshape(-1),
+            },
         )
 
-    def optimised(self, reduced: Network, better: Optimised) -> None:
-        """From now on these bounds are the root's."""
-        self._numbering = self._numbering.narrowed(reduced, better.nodes)
-        self._tables = [k for k, table in better.slopes.items() if table]
-        if self._root is not None:
-            self._root.add("neurons", **self._numbering.columns())
-
-    def _begin(self, kind: str, own: Sequence[int], **facts: Any) -> Section:
-        section = self._log.section(kind, own, root=None if self._root is None else self._root.number, **facts)
-        section.add("neurons", **self._numbering.columns())
+    def _begin(self, log: EvidenceLog, kind: str, own: Sequence[int], **facts: Any) -> Section:
+        section = log.section(kind, own, root=None if self._root is None else self._root.number, **facts)
+        section.add("neurons", self._numbering.columns())
         return section
 
 
@@ -209,7 +221,7 @@ class LeafLog:
         if len(at):
             signs = result.splits.signs[at]
             columns = _closing(self.section, result, owner, at, signs)
-            self.section.add("leaves", len(at), **columns)
+            self.section.add("leaves", columns, len(at))
 
 
 class RegionLog:
@@ -233,19 +245,19 @@ class RegionLog:
                 parts.append(torch.stack([*(part.double() for part in named), layer.multipliers[region, row, cut]]))
         entries = torch.cat(parts, 1)
         joined = entries[:, torch.argsort(entries[0], stable=True)].numpy()
-        self._section.add(
-            "regions",
-            last=np.array(last, np.int32),
-            first=np.full(len(last), first, np.int32),
-            empty=~refined.feasible.numpy(),
-            count=count,
-            splits=codes,
-            cuts=np.bincount(joined[0].astype(np.int64), minlength=len(last)).astype(np.int32),
-            cut_neuron=joined[1].astype(np.int32),
-            cut_side=joined[2].astype(np.int8),
-            cut_split=joined[3].astype(np.int32),
-            cut_value=joined[4],
-        )
+        columns = {
+            "last": np.array(last, np.int32),
+            "first": np.full(len(last), first, np.int32),
+            "empty": ~refined.feasible.numpy(),
+            "count": count,
+            "splits": codes,
+            "cuts": np.bincount(joined[0].astype(np.int64), minlength=len(last)).astype(np.int32),
+            "cut_neuron": joined[1].astype(np.int32),
+            "cut_side": joined[2].astype(np.int8),
+            "cut_split": joined[3].astype(np.int32),
+            "cut_value": joined[4],
+        }
+        self._section.add("regions", columns)
         self._first, self._regions = self._regions, self._regions + len(last)
 
     def closed(self, result: RegionBounds, pair: Tensor, owner: Tensor, weights: Tensor) -> None:
@@ -257,7 +269,7 @@ class RegionLog:
             chosen = weights[at, result.row[at]]
             used = torch.arange(chosen.shape[1])[None] < (signs != 0).sum(1)[:, None]
             region = (self._first + pair[at]).numpy().astype(np.int32)
-            self._section.add("leaves", len(at), region=region, cut_value=chosen[used].numpy(), **columns)
+            self._section.add("leaves", {"region": region, "cut_value": chosen[used].numpy(), **columns}, len(at))
 
 
 def _codes(signs: Tensor) -> tuple[Array, Array]:
