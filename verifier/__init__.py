@@ -19,7 +19,8 @@ from verifier.errors import InputError, ModelError, OptionError, OutputPathError
 from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
 
 if TYPE_CHECKING:
-    from verifier.api import load, verify
+    from verifier.api import check_evidence, load, verify
+    from verifier.evidence.check import Replayed
     from verifier.options import Trust
     from verifier.pipeline import Options
     from verifier.radius.entry import certified_radius, maximise_loss, robust
@@ -34,6 +35,8 @@ __version__ = "0.1.0"
 _LAZY = {
     "verify": "verifier.api",
     "load": "verifier.api",
+    "check_evidence": "verifier.api",
+    "Replayed": "verifier.evidence.check",
     "certified_radius": "verifier.radius.entry",
     "certified_radii": "verifier.radius.table",
     "maximise_loss": "verifier.radius.entry",
@@ -65,6 +68,7 @@ __all__ = [
     "Radius",
     "RadiusTable",
     "Range",
+    "Replayed",
     "Result",
     "Spec",
     "SpecError",
@@ -75,6 +79,7 @@ __all__ = [
     "Witness",
     "certified_radii",
     "certified_radius",
+    "check_evidence",
     "load",
     "maximise_loss",
     "output_range",

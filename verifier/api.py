@@ -9,7 +9,9 @@ from verifier.binarised import pipeline as binarised_pipeline
 from verifier.binarised.query import BinarisedModel
 from verifier.binarised.read import load_binarised
 from verifier.deadline import Deadline
-from verifier.errors import ModelError
+from verifier.errors import ModelError, OptionError
+from verifier.evidence.check import Replayed
+from verifier.evidence.check import check_evidence as replay
 from verifier.model.load_check import check
 from verifier.model.read import Model
 from verifier.model.read import load as load_file
@@ -17,6 +19,7 @@ from verifier.options import check_device, limit_threads, positive_seconds
 from verifier.pipeline import Options, solve
 from verifier.progress import Progress, silent
 from verifier.query import Query
+from verifier.report.outputs import check_writable
 from verifier.verdict import Result
 from verifier.vnnlib.read import read
 from verifier.vnnlib.spec import Spec
@@ -65,11 +68,29 @@ def verify(
         binarised, hint = load_binarised(model)
         model = model if binarised is None else binarised
     if isinstance(model, BinarisedModel):
+        if options.evidence is not None:
+            raise OptionError(
+                f"evidence files are for other networks than binarised ones; {options.evidence} stays unwritten"
+            )
         question = binarised_pipeline.prepare(model, spec if isinstance(spec, Spec) else read(spec))
         own = binarised_pipeline.Options(threads=options.threads, seed=options.seed, trust=options.trust)
         return binarised_pipeline.solve(question, deadline, own, progress)
+    if options.evidence is not None:
+        check_writable(options.evidence)
     query = prepare(model if isinstance(model, Model) else load_file(model, hint=hint), spec, options.seed)
     return solve(query, deadline, options, progress)
+
+
+def check_evidence(
+    model: str | Path | Model, spec: str | Path | Spec, evidence: str | Path, timeout: float = 3600.0
+) -> Replayed:
+    """Replay the file that a run with ``Options(evidence=Path(...))`` or ``--evidence`` left, by bounds of its own.
+
+    model, spec: as for ``verify``, the ones that the file was written for.
+    Raises ProofError, one sentence, where the file does not prove what it says about them.
+    """
+    deadline = Deadline.after(positive_seconds(timeout))
+    return replay(prepare(model if isinstance(model, Model) else load_file(model), spec), Path(evidence), deadline)
 
 
 def prepare(model: Model, spec: str | Path | Spec, seed: int = 0) -> Query:

@@ -47,8 +47,15 @@ The bottom tier is the exception: its modules may use each other.  A name covers
 ``verifier`` is the public API alone, whatever is not named above it.
 """
 
-FORBIDDEN = (("verifier.solve", "verifier.model"), ("verifier.solve", "verifier.bounds"))
-"""Solver drivers take arrays and clauses; they never see a layer, although they stand above it."""
+FORBIDDEN = (
+    ("verifier.solve", "verifier.model"),
+    ("verifier.solve", "verifier.bounds"),
+    ("verifier.evidence", "verifier.bounds"),
+    ("verifier.evidence", "verifier.falsify"),
+    ("verifier.evidence", "verifier.encodings"),
+)
+"""The checker of evidence shares no bound with the searches it checks.
+Solver drivers take arrays and clauses; they never see a layer, although they stand above it."""
 
 FREE = frozenset({"verifier.__version__"})
 """Names that anyone may import."""

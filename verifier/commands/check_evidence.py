@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from verifier.deadline import Deadline
 from verifier.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,14 +23,10 @@ def check_evidence(
 
     Prints accepted, or partly where something rests on a solver's word or remained open; refuses with exit code 2.
     """
-    from verifier.api import prepare
-    from verifier.evidence.check import check_evidence as replay
-    from verifier.model.read import load
-    from verifier.options import positive_seconds
+    from verifier.api import check_evidence as replay
 
     try:
-        deadline = Deadline.after(positive_seconds(timeout))
-        found = replay(prepare(load(model), spec), evidence, deadline)
+        found = replay(model, spec, evidence, timeout)
     except InputError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None

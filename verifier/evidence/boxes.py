@@ -137,7 +137,12 @@ class Boxes:
             for rest in range(BATCH, len(batch.node), BATCH):
                 waiting.append(batch.pick(np.arange(rest, min(rest + BATCH, len(batch.node)))))
             batch = batch.pick(np.arange(min(BATCH, len(batch.node))))
-            codes = np.where(batch.node >= 0, self._tree.codes[batch.node], SMALLEST)
+            # What the tree does not reach is open, whatever its bounds.
+            self.open += batch.live[batch.node < 0].sum(0)
+            batch = batch.pick(np.flatnonzero(batch.node >= 0))
+            if not len(batch.node):
+                continue
+            codes = self._tree.codes[batch.node]
             known, score = self._bounded(batch)
             still = known.live.any(1)
             yield int(np.sum(~still & (codes == LEAF)))
