@@ -32,7 +32,7 @@ Ends = dict[int, tuple[Array, Array]]
 
 LEAF, SMALLEST = -1, -2
 """Codes of nodes that are not split: closed, and open but too small to split."""
-BATCH = 256
+BATCH = 128
 ROUNDS, KEPT = 2, 0.8
 """A box is bounded again after clipping unless more than this share of it is left."""
 MORE_HALVES = 4
@@ -117,8 +117,8 @@ class Boxes:
         self._root = boxes
         self.open = np.zeros(len(parts), np.int64)
 
-    def run(self) -> Iterator[int]:
-        """Replay everything; yields the number of leaves closed in every batch.  Counts open boxes per disjunct."""
+    def run(self) -> Iterator[None]:
+        """Replay everything, a batch at a time; counts open boxes per disjunct in ``open``."""
         root = self._root
         ends = {
             k: (root[n.sources[0]].low[None], root[n.sources[0]].high[None])
@@ -145,7 +145,7 @@ class Boxes:
             codes = self._tree.codes[batch.node]
             known, score = self._bounded(batch)
             still = known.live.any(1)
-            yield int(np.sum(~still & (codes == LEAF)))
+            yield
             split, leaf = np.flatnonzero(still & (codes >= 0)), still & (codes == LEAF)
             halved = np.flatnonzero(leaf & (known.halves > 0))
             self.open += known.live[(leaf & (known.halves == 0)) | (codes == SMALLEST)].sum(0)
@@ -194,20 +194,23 @@ class Boxes:
         generators = np.zeros((width, count, width))
         generators[np.arange(width), :, np.arange(width)] = reach
         doubt = np.full((width, count), TINY)
+        rows = np.arange(width)  # all others have no generators
         found: Ends = {}
         for k, node in enumerate(self._nodes[1:], 1):
             if not node.relu:
                 assert node.offset is not None
                 assert node.offset_error is not None
                 matrix, magnitude = node.matrices[0], node.magnitudes[0]
-                total = np.abs(centre) + np.abs(generators).sum(2) + doubt
-                rounding = 3 * gamma(node.terms + 8) * (magnitude @ total + np.abs(node.offset)[:, None])
+                total = magnitude @ (np.abs(centre) + reach + doubt)
+                rounding = 3 * gamma(node.terms + 8) * (total + np.abs(node.offset)[:, None])
                 doubt = (magnitude @ doubt) * (1 + 8 * UNIT * node.size) + rounding + node.offset_error[:, None] + TINY
                 centre = matrix @ centre + node.offset[:, None]
-                generators = _times(matrix, generators)
+                generators = _times(matrix[:, rows], generators)
+                rows = np.arange(node.size)
+                reach = np.abs(generators).sum(2) * (1 + 2 * gamma(generators.shape[2]))
                 continue
-            radius = np.abs(generators).sum(2) + doubt
-            wide = 2 * gamma(generators.shape[2] + 8) * (np.abs(centre) + radius) + TINY
+            radius = reach + doubt
+            wide = 8 * UNIT * (np.abs(centre) + radius) + TINY
             low = np.maximum((centre - radius - wide).T, batch.ends[k][0])
             high = np.minimum((centre + radius + wide).T, batch.ends[k][1])
             found[k] = low, high
@@ -215,10 +218,13 @@ class Boxes:
             slope, band = line.upper.T, line.intercept.T / 2
             doubt = slope * doubt + 8 * UNIT * (slope * (np.abs(centre) + radius) + band) + TINY
             centre = slope * centre + band
-            fresh = np.flatnonzero((band > 0).any(1))
-            own = np.zeros((len(slope), count, len(fresh)))
-            own[fresh, :, np.arange(len(fresh))] = band[fresh]
-            generators = np.concatenate([slope[:, :, None] * generators, own], axis=2)
+            reach = (slope * reach + band) * (1 + 4 * UNIT)
+            rows, fresh = np.flatnonzero((slope > 0).any(1)), np.flatnonzero((band > 0).any(1))
+            known = generators.shape[2]
+            scaled = np.zeros((len(rows), count, known + len(fresh)))
+            np.multiply(generators[rows], slope[rows, :, None], out=scaled[:, :, :known])
+            scaled[np.searchsorted(rows, fresh), :, known + np.arange(len(fresh))] = band[fresh]
+            generators = scaled
         return found
 
     def _clipped(self, batch: _Batch, ends: Ends) -> tuple[Array, Array, NDArray[np.bool_], Array]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from verifier.deadline import Deadline
 from verifier.errors import ProofError
 from verifier.evidence.affine import matrices_of
-from verifier.evidence.boxes import Boxes, Tree
+from verifier.evidence.boxes import LEAF, Boxes, Tree
 from verifier.evidence.cover import gaps
 from verifier.evidence.file import (
     CROWN,
@@ -169,9 +169,9 @@ class _Check:
             tree = Tree.read(table["code"], table["position"], self._query.network.n_inputs)
             own = self._one_box(number, section)
             replay = Boxes(self._nodes, self._boxes(section["disjuncts"][0]), own, tree)
-            for leaves in replay.run():
+            for _ in replay.run():
                 self._look()
-                self._count(section, leaves)
+            self._count(section, int(np.sum(tree.codes == LEAF)))
             counts = zip(section["disjuncts"], replay.open.tolist(), strict=True)
             self._trees[number] = {position: (left, "of some boxes of the tree") for position, left in counts}
         return self._trees[number]
