@@ -64,7 +64,7 @@ def test_boxes_of_the_checker_contain_every_solution_they_came_from(seed):
     query = query_of(rng, networks.dense(rng, (3, 7, 6, 2)), 3)
     first = query.disjuncts[0]
     nodes = matrices_of(query.network)
-    codes, cuts = np.array([seed % 6, -2, -2], np.int8), np.array([0.5 * (first.lower + first.upper)[seed % 3]])
+    codes, cuts = np.array([seed % 6, -2, -2], np.int16), np.array([0.5 * (first.lower + first.upper)[seed % 3]])
     replay = Boxes(nodes, crown(nodes, first.lower, first.upper), query.disjuncts, Tree.read(codes, cuts, 3))
     points = first.lower + rng.uniform(size=(4000, 3)) * (first.upper - first.lower)
     values = query.network.values(torch.from_numpy(points))
@@ -104,9 +104,9 @@ def test_boxes_of_the_checker_contain_every_solution_they_came_from(seed):
 def test_the_queries_take_splitting(tmp_path):
     """Otherwise the tests above would show nothing."""
     leaves = 0
-    for seed in range(2):
-        rng = np.random.default_rng([seed, len("deep")])
-        query = impossible(rng, KINDS["deep"](rng))
+    for kind in ("deep", "dense"):
+        rng = np.random.default_rng([1 if kind == "dense" else 0, len(kind)])
+        query = impossible(rng, KINDS[kind](rng))
         result = recorded(query, "plain", tmp_path / "evidence.npz")
         assert all(minimum_margin(query.network, disjunct)[0] > 0 for disjunct in query.disjuncts)
         assert result.recorded is not None

@@ -99,6 +99,9 @@ def test_signs_and_multipliers_matter(files, engine, tmp_path):
             splits[place] *= -1
 
         refused(query, changed(content, table, "splits", flip), tmp_path / "f.npz")
+    assert "out of order" in refused(
+        query, changed(content, table, "splits", lambda s: np.sign(s) * np.abs(s)[0]), tmp_path / "f.npz"
+    )
     assert "negative multiplier" in refused(
         query, changed(content, table, "multipliers", lambda m: -1 - m), tmp_path / "f.npz"
     )
@@ -146,6 +149,7 @@ def test_the_tree_of_boxes_is_checked(files, tmp_path):
     path = tmp_path / "f.npz"
     width = query.network.n_inputs
     assert "inputs or cuts" in refused(query, changed(content, table, "code", lambda c: c + 2 * width), path)
+    assert "inputs or cuts" in refused(query, changed(content, table, "code", lambda c: np.where(c < 0, -3, c)), path)
     assert "inputs or cuts" in refused(query, changed(content, table, "position", lambda p: p * np.nan), path)
     assert "no leaf closes" in refused(query, changed(content, table, "code", lambda c: c[:-1]), path)
     assert "belong to no box" in refused(query, changed(content, table, "code", lambda c: np.append(c, [-1, -1])), path)
@@ -305,9 +309,9 @@ def test_leaves_of_a_tree_cover_and_fewer_do_not(seed):
 
 
 def test_trees_of_boxes_have_two_children_per_split():
-    tree = Tree.read(np.array([0, -1, 3, -1, -1], np.int8), np.array([0.5, 0.25]), 2)
+    tree = Tree.read(np.array([0, -1, 3, -1, -1], np.int16), np.array([0.5, 0.25]), 2)
     assert tree.other.tolist() == [2, -1, 4, -1, -1]
-    cut = Tree.read(np.array([0, -1, 3], np.int8), np.array([0.5, 0.25]), 2)
+    cut = Tree.read(np.array([0, -1, 3], np.int16), np.array([0.5, 0.25]), 2)
     assert cut.other.tolist() == [2, -1, -1]
     with pytest.raises(ProofError, match="belong to no box"):
-        Tree.read(np.array([-1, -1], np.int8), np.zeros(0), 2)
+        Tree.read(np.array([-1, -1], np.int16), np.zeros(0), 2)

@@ -45,15 +45,19 @@ class Tree:
     or upper, half comes next.  positions: of the splits.  other: where the second half is visited, -1 where never.
     """
 
-    codes: NDArray[np.int8]
+    codes: NDArray[np.int16]
     positions: Array
     other: Index
 
     @staticmethod
-    def read(codes: NDArray[np.int8], splits: Array, n_inputs: int) -> Tree:
+    def read(codes: NDArray[np.int16], splits: Array, n_inputs: int) -> Tree:
         """Raises ProofError for what is no tree.  Nodes that are missing at the end are open."""
         split = codes >= 0
-        if np.any(codes >= 2 * n_inputs) or int(split.sum()) != len(splits) or not np.all(np.isfinite(splits)):
+        if (
+            np.any((codes < SMALLEST) | (codes >= 2 * n_inputs))
+            or int(split.sum()) != len(splits)
+            or not np.all(np.isfinite(splits))
+        ):
             raise ProofError("the tree of boxes names inputs or cuts that do not exist; write the file anew")
         positions, other = np.zeros(len(codes)), np.full(len(codes), -1, np.int64)
         positions[split] = splits
@@ -153,7 +157,7 @@ class Boxes:
                 if len(children.node):
                     waiting.append(children)
 
-    def _children(self, known: _Batch, at: Index, codes: NDArray[np.int8]) -> Iterator[_Batch]:
+    def _children(self, known: _Batch, at: Index, codes: NDArray[np.int16]) -> Iterator[_Batch]:
         """The two parts of split boxes."""
         width = known.low.shape[1]
         node, dimension = known.node[at], codes[at].astype(np.int64) % width

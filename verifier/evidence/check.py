@@ -228,8 +228,8 @@ class _Check:
         replay = Regions(self._nodes, root, neurons, tables, self._query.disjuncts, leaves, parents)
         for chunk, at, codes, cuts in self._regions(number):
             self._look()
-            if np.any(codes == 0) or np.any(np.abs(codes) > len(neurons)):
-                raise ProofError("a region is split at a neuron that its section does not have; write the file anew")
+            if np.any(np.diff(np.abs(codes), prepend=0) <= 0) or np.any(np.abs(codes) > len(neurons)):
+                raise ProofError("a region is split where its section has no neuron, or out of order; write it anew")
             replay.check(chunk, at, codes, cuts)
         self._count(section, len(leaves.get("owner", ())))
         empty = replay.empty

@@ -31,7 +31,7 @@ FORMAT, VERSION = "nn-verifier evidence", 1
 CROWN, OPTIMISED = "crown", "optimised bounds"
 RELU_SPLITTING, REFINING_SPLITTING, INPUT_SPLITTING = "relu splitting", "refining relu splitting", "input splitting"
 """Kinds of sections."""
-CHUNK_BYTES = 2**22
+CHUNK_BYTES = 2**20
 ENDING = ".npy.gz"
 MOST_HEADER_BYTES = 2**26
 

@@ -142,12 +142,17 @@ def relaxed(
     return relus, minus
 
 
-def spread(counts: Columns | NDArray, codes: NDArray, values: NDArray, size: int) -> tuple[Array, Array]:
+def spread(
+    counts: NDArray[np.int32], codes: NDArray[np.int32], values: NDArray[np.float32], size: int
+) -> tuple[Array, Array]:
     """Signs and multipliers (leaves, neurons) from the ragged columns."""
-    counts = np.asarray(counts)
     neuron = np.abs(codes).astype(np.int64) - 1
     if counts.sum() != len(codes) or len(codes) != len(values) or np.any((neuron < 0) | (neuron >= size)):
         raise ProofError("a leaf is split at a neuron that its section does not have; write the file anew")
+    within = np.ones(len(codes), bool)
+    within[np.cumsum(counts)[:-1][counts[1:] > 0]] = False
+    if np.any(counts < 0) or np.any(within[1:] & (np.diff(neuron) <= 0)):
+        raise ProofError("the splits of a leaf are out of order; write the file anew")
     signs, multipliers = np.zeros((len(counts), size)), np.zeros((len(counts), size))
     place = np.repeat(np.arange(len(counts)), counts), neuron
     signs[place], multipliers[place] = np.sign(codes), values

@@ -25,7 +25,7 @@ Array = NDArray[np.float64]
 UNIT = 2.0**-53
 TINY = 1e-290
 """Above all that underflow can lose."""
-ROWS_BYTES = 2**25
+ROWS_BYTES = 2**22
 """For one array of coefficients."""
 
 

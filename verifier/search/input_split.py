@@ -173,7 +173,7 @@ class _Group:
             )  # fmt: skip
             if self._log is not None:
                 codes, cuts = log[: logged[0]].T
-                columns = {"code": codes.astype(np.int8), "position": cuts[codes >= 0]}
+                columns = {"code": codes.astype(np.int16), "position": cuts[codes >= 0]}
                 self._log.add("nodes", columns, int(np.sum(codes == -1)))
             self.regions += visited
             self._stuck += stuck
