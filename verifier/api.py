@@ -82,7 +82,11 @@ def verify(
 
 
 def check_evidence(
-    model: str | Path | Model, spec: str | Path | Spec, evidence: str | Path, timeout: float = 3600.0
+    model: str | Path | Model,
+    spec: str | Path | Spec,
+    evidence: str | Path,
+    timeout: float = 3600.0,
+    progress: Progress = silent,
 ) -> Replayed:
     """Replay the file that a run with ``Options(evidence=Path(...))`` or ``--evidence`` left, by bounds of its own.
 
@@ -90,7 +94,9 @@ def check_evidence(
     Raises ProofError, one sentence, where the file does not prove what it says about them.
     """
     deadline = Deadline.after(positive_seconds(timeout))
-    return replay(prepare(model if isinstance(model, Model) else load_file(model), spec), Path(evidence), deadline)
+    return replay(
+        prepare(model if isinstance(model, Model) else load_file(model), spec), Path(evidence), deadline, progress
+    )
 
 
 def prepare(model: Model, spec: str | Path | Spec, seed: int = 0) -> Query:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from verifier.deadline import Deadline
 from verifier.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,15 +19,19 @@ def check_evidence(
     spec: Annotated[Path, typer.Argument(help="VNN-LIB file, plain or .gz.")],
     evidence: Annotated[Path, typer.Argument(help="File that verify --evidence wrote.")],
     timeout: Annotated[float, typer.Option(help="Seconds for the check.")] = 3600.0,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Write a line per second to stderr.")] = False,
 ) -> None:
     """Does EVIDENCE prove what it says about MODEL and SPEC?
 
     Prints accepted, or partly where something rests on a solver's word or remained open; refuses with exit code 2.
     """
     from verifier.api import check_evidence as replay
+    from verifier.options import positive_seconds
+    from verifier.report.live import LiveLine
 
     try:
-        found = replay(model, spec, evidence, timeout)
+        with LiveLine(Deadline.after(positive_seconds(timeout)), verbose) as line:
+            found = replay(model, spec, evidence, timeout, line)
     except InputError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None

@@ -121,8 +121,9 @@ class Boxes:
         self._root = boxes
         self.open = np.zeros(len(parts), np.int64)
 
-    def run(self) -> Iterator[None]:
-        """Replay everything, a batch at a time; counts open boxes per disjunct in ``open``."""
+    def run(self) -> Iterator[int]:
+        """Replay everything; yields how many boxes are left, or more.  Counts open ones per disjunct in ``open``."""
+        done = 0
         root = self._root
         ends = {
             k: (root[n.sources[0]].low[None], root[n.sources[0]].high[None])
@@ -149,7 +150,8 @@ class Boxes:
             codes = self._tree.codes[batch.node]
             known, score = self._bounded(batch)
             still = known.live.any(1)
-            yield
+            done += len(codes)
+            yield max(0, len(self._tree.codes) - done)
             split, leaf = np.flatnonzero(still & (codes >= 0)), still & (codes == LEAF)
             halved = np.flatnonzero(leaf & (known.halves > 0))
             self.open += known.live[(leaf & (known.halves == 0)) | (codes == SMALLEST)].sum(0)

@@ -35,6 +35,7 @@ from verifier.evidence.leaves import Neurons, Rows, agree, check_leaves, subtrac
 from verifier.evidence.linear import Backward, Box, crown, lines
 from verifier.evidence.regions import Regions
 from verifier.evidence.root import Root, optimised
+from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.vnnlib.spec import Disjunct
 
@@ -60,7 +61,7 @@ class Replayed:
     open: dict[int, int | None] = field(default_factory=dict)
 
 
-def check_evidence(query: Query, path: Path, deadline: Deadline) -> Replayed:
+def check_evidence(query: Query, path: Path, deadline: Deadline, progress: Progress = silent) -> Replayed:
     """Replay a file.  Raises ProofError where it is not about the query or does not prove what it says."""
     with Reader(path) as reader:
         header = reader.header
@@ -68,7 +69,7 @@ def check_evidence(query: Query, path: Path, deadline: Deadline) -> Replayed:
             for name, own in (("network", network_digest(query.network)), ("property", property_digest(query))):
                 if header[name] != own:
                     raise ProofError(f"{path} is about another {name}; give the files that it was written for")
-            return _Check(query, reader, deadline).run()
+            return _Check(query, reader, deadline, progress).run()
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ProofError(f"{path} is damaged ({type(error).__name__}: {error}); write it anew") from None
 
@@ -76,8 +77,8 @@ def check_evidence(query: Query, path: Path, deadline: Deadline) -> Replayed:
 class _Check:
     """One file.  The bounds of the box looked at last are kept."""
 
-    def __init__(self, query: Query, reader: Reader, deadline: Deadline) -> None:
-        self._query, self._reader, self._deadline = query, reader, deadline
+    def __init__(self, query: Query, reader: Reader, deadline: Deadline, progress: Progress) -> None:
+        self._query, self._reader, self._deadline, self._progress = query, reader, deadline, progress
         self._nodes = matrices_of(query.network)
         self._sections: list[dict[str, Any] | None] = reader.header["sections"]
         self._facts: list[dict[str, Any]] = reader.header["disjuncts"]
@@ -169,16 +170,16 @@ class _Check:
             tree = Tree.read(table["code"], table["position"], self._query.network.n_inputs)
             own = self._one_box(number, section)
             replay = Boxes(self._nodes, self._boxes(section["disjuncts"][0]), own, tree)
-            for _ in replay.run():
-                self._look()
+            for left in replay.run():
+                self._look(INPUT_SPLITTING, left, "boxes")
             self._count(section, int(np.sum(tree.codes == LEAF)))
             counts = zip(section["disjuncts"], replay.open.tolist(), strict=True)
             self._trees[number] = {position: (left, "of some boxes of the tree") for position, left in counts}
         return self._trees[number]
 
     def _crown(self, disjuncts: list[int]) -> None:
-        for position in disjuncts:
-            self._look()
+        for done, position in enumerate(disjuncts):
+            self._look(CROWN, len(disjuncts) - done, "disjuncts")
             boxes, rows = self._boxes(position), Rows.of(self._query.disjuncts[position])
             relus = {
                 k: lines(boxes[n.sources[0]].low[None], boxes[n.sources[0]].high[None])
@@ -211,7 +212,7 @@ class _Check:
     def _leaf_sets(self, number: int, section: dict[str, Any], root: Root, neurons: Neurons) -> dict[int, LeafSet]:
         kept: list[Columns] = []
         for chunk in self._reader.chunks(f"{number}/leaves"):
-            self._look()
+            self._look(RELU_SPLITTING, None, "")
             check_leaves(self._nodes, root.boxes, neurons, self._query.disjuncts, chunk)
             self._count(section, len(chunk["owner"]))
             kept.append({name: chunk[name] for name in ("owner", "count", "splits")})
@@ -219,6 +220,7 @@ class _Check:
 
     def _region_sets(self, number: int, section: dict[str, Any], root: Root, neurons: Neurons) -> dict[int, LeafSet]:
         leaves = self._reader.table(f"{number}/leaves")
+        total = sum(len(chunk["last"]) for chunk in self._reader.chunks(f"{number}/regions"))
         parents = {
             tuple(sorted(code for code in codes.tolist() if abs(code) != int(chunk["last"][at]) + 1))
             for chunk, at, codes, _ in self._regions(number)
@@ -227,7 +229,7 @@ class _Check:
         tables = [int(k) for k in section["tables"]]
         replay = Regions(self._nodes, root, neurons, tables, self._query.disjuncts, leaves, parents)
         for chunk, at, codes, cuts in self._regions(number):
-            self._look()
+            self._look(REFINING_SPLITTING, total - replay.count, "regions")
             if np.any(np.diff(np.abs(codes), prepend=0) <= 0) or np.any(np.abs(codes) > len(neurons)):
                 raise ProofError("a region is split where its section has no neuron, or out of order; write it anew")
             replay.check(chunk, at, codes, cuts)
@@ -269,7 +271,8 @@ class _Check:
     def _count(self, section: dict[str, Any], leaves: int) -> None:
         self._leaves[section["kind"]] = self._leaves.get(section["kind"], 0) + leaves
 
-    def _look(self) -> None:
+    def _look(self, kind: str, left: int | None, unit: str) -> None:
+        self._progress(Event(f"replaying {kind}", open=left, unit=unit))
         if self._deadline.expired:
             raise ProofError("the time is over before all of the file was replayed; give more with --timeout")
 
