@@ -16,6 +16,7 @@ from verifier.evidence.affine import matrices_of
 from verifier.evidence.boxes import Boxes, Tree
 from verifier.evidence.check import check_evidence
 from verifier.evidence.linear import Backward, crown, lines
+from verifier.evidence.regions import Regions
 from verifier.verdict import Verdict
 
 KINDS = {
@@ -99,6 +100,34 @@ def test_boxes_of_the_checker_contain_every_solution_they_came_from(seed):
             assert replay.open[d] > 0
     # The box of the root is clipped in most cases, and then there is something to see.
     assert len(seen) == 2 or not root.live.any()
+
+
+@pytest.mark.parametrize("kind", ["dense", "deep", "residual"])
+def test_bounds_of_replayed_regions_contain_the_points_in_them(kind, tmp_path, monkeypatch):
+    rng = np.random.default_rng([1 if kind == "dense" else 0, len(kind)])
+    query = impossible(rng, KINDS[kind](rng))
+    first = query.disjuncts[0]
+    points = first.lower + rng.uniform(size=(20_000, query.network.n_inputs)) * (first.upper - first.lower)
+    values = query.network.values(torch.from_numpy(points))
+    recorded(query, "refining", tmp_path / "evidence.npz")
+    seen = []
+    close = Regions._close
+
+    def watched(self, region, signs, low, high, spaces):
+        neurons = zip(self._neurons.node.tolist(), self._neurons.place.tolist(), strict=True)
+        pre = np.stack([values[query.network.nodes[k].inputs[0]].flatten(1)[:, p].numpy() for k, p in neurons], 1)
+        inside = np.all(pre * signs >= 0, axis=1)
+        seen.append(int(inside.sum()))
+        assert (pre[inside] >= low).all()
+        assert (pre[inside] <= high).all()
+        for coefficients, constant in zip(spaces.coefficients, spaces.constants, strict=True):
+            assert (points[inside] @ coefficients + constant >= -1e-12).all()
+        close(self, region, signs, low, high, spaces)
+
+    monkeypatch.setattr(Regions, "_close", watched)
+    check_evidence(query, tmp_path / "evidence.npz", Deadline.after(60))
+    assert len(seen) >= 3
+    assert sum(count > 0 for count in seen) >= 3
 
 
 def test_the_queries_take_splitting(tmp_path):

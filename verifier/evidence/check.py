@@ -70,7 +70,7 @@ def check_evidence(query: Query, path: Path, deadline: Deadline, progress: Progr
                 if header[name] != own:
                     raise ProofError(f"{path} is about another {name}; give the files that it was written for")
             return _Check(query, reader, deadline, progress).run()
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ProofError(f"{path} is damaged ({type(error).__name__}: {error}); write it anew") from None
 
 
@@ -151,18 +151,19 @@ class _Check:
             self._crown(disjuncts)
             return {}
         if kind == INPUT_SPLITTING:
-            return self._tree(number, section)
+            found = self._tree(number, section)
+            return {position: found[position] for position in disjuncts}
         if kind not in (RELU_SPLITTING, REFINING_SPLITTING):
             raise ProofError(f"section {number} is of an unknown kind, {kind!r}; use the version that wrote it")
         if number not in self._sets:
             root, neurons = self._root(number, section)
             replay = self._leaf_sets if kind == RELU_SPLITTING else self._region_sets
             self._sets[number] = replay(number, section, root, neurons)
-        found = {}
+        sets = {}
         for position in disjuncts:
             left = list(gaps(*self._sets[number][position]))
-            found[position] = len(left), self._words(number, left[0]) if left else ""
-        return found
+            sets[position] = len(left), self._words(number, left[0]) if left else ""
+        return sets
 
     def _tree(self, number: int, section: dict[str, Any]) -> dict[int, tuple[int, str]]:
         if number not in self._trees:

@@ -98,7 +98,8 @@ class Reader:
             raise ProofError(
                 f"{path} is no evidence file ({error}); name a file that verify --evidence wrote"
             ) from None
-        if self.header.get("format") != FORMAT or self.header.get("version") != VERSION:
+        known = isinstance(self.header, dict) and self.header.get("format") == FORMAT
+        if not known or self.header.get("version") != VERSION:
             raise ProofError(f"{path} is not an evidence file of version {VERSION}; write it anew with this version")
 
     def __enter__(self) -> Reader:
