@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support import networks
 from support.evidence import forged, impossible, members, recorded, recorded_boxes, without_leaf, write
 from verifier.deadline import Deadline
-from verifier.errors import ProofError
+from verifier.errors import OutputPathError, ProofError
 from verifier.evidence.boxes import Tree
 from verifier.evidence.check import check_evidence
 from verifier.evidence.cover import gaps
@@ -286,6 +286,21 @@ def test_tables_are_written_in_chunks_and_read_as_one(tmp_path):
         assert np.array_equal(table["a"], np.concatenate(parts))
         assert table["b"].dtype == np.float32
         assert reader.table("1/leaves") == {}
+    assert list(tmp_path.iterdir()) == [tmp_path / "f.npz"]
+
+
+def test_no_room_is_one_sentence(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    writer = Writer()
+    writer.add("0/leaves", {"a": np.zeros(3)})
+    writer.save(tmp_path / "f.npz", {}, lambda _: True)
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(OutputPathError, match="no room"):
+        writer.add("0/leaves", {"a": np.zeros(10**6)})
+    with pytest.raises(OutputPathError, match="cannot be written"):
+        writer.save(tmp_path / "g.npz", {}, lambda _: True)
     assert list(tmp_path.iterdir()) == [tmp_path / "f.npz"]
 
 

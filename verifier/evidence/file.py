@@ -17,13 +17,13 @@ import weakref
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.errors import ProofError
+from verifier.errors import OutputPathError, ProofError
 from verifier.model.network import Network
 from verifier.query import Query
 
@@ -39,7 +39,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 class Writer:
-    """Tables on their way to a file.  Several threads may add to different tables."""
+    """Tables on their way to a file.  Several threads may add.  Raises OutputPathError where there is no room."""
 
     def __init__(self) -> None:
         file = TemporaryFile()  # noqa: SIM115 (open for as long as the writer)
@@ -60,18 +60,23 @@ class Writer:
     def save(self, path: Path, header: Mapping[str, Any], wanted: Callable[[str], bool]) -> int:
         """Write the header and the tables that are wanted, in one step, and return the file's size in bytes.
 
-        Nothing is compressed again, so this takes no longer than copying.
+        Nothing is compressed again, so this takes no longer than copying.  Raises OutputPathError.
         """
         with self._lock:
             for table in list(self._waiting):
                 self._flush(table)
             scratch = path.with_name(path.name + ".part")
-            with zipfile.ZipFile(scratch, "w") as archive:
-                archive.writestr("header.json", json.dumps({"format": FORMAT, "version": VERSION, **header}, indent=1))
-                for name in self._archive.namelist():
-                    if wanted(name.rsplit("/", 2)[0]):
-                        archive.writestr(name, self._archive.read(name))
-            os.replace(scratch, path)
+            text = json.dumps({"format": FORMAT, "version": VERSION, **header}, indent=1)
+            try:
+                with zipfile.ZipFile(scratch, "w") as archive:
+                    archive.writestr("header.json", text)
+                    for name in self._archive.namelist():
+                        if wanted(name.rsplit("/", 2)[0]):
+                            archive.writestr(name, self._archive.read(name))
+                os.replace(scratch, path)
+            except OSError as error:
+                scratch.unlink(missing_ok=True)
+                raise OutputPathError(f"{path} cannot be written ({error}); name another file") from None
             return path.stat().st_size
 
     def _flush(self, table: str) -> None:
@@ -81,8 +86,14 @@ class Writer:
         for name in waiting[0]:
             buffer = io.BytesIO()
             np.lib.format.write_array(buffer, np.concatenate([part[name] for part in waiting]), allow_pickle=False)
-            member = f"{table}/{number}/{name}{ENDING}"
-            self._archive.writestr(member, gzip.compress(buffer.getbuffer(), compresslevel=3, mtime=0))
+            packed = gzip.compress(buffer.getbuffer(), compresslevel=3, mtime=0)
+            try:
+                self._archive.writestr(f"{table}/{number}/{name}{ENDING}", packed)
+            except OSError as error:
+                raise OutputPathError(
+                    f"there is no room for the evidence of this run in {gettempdir()} ({error}); free some, set TMPDIR "
+                    "to another folder, or run without evidence"
+                ) from None
 
 
 class Reader:
