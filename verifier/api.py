@@ -10,8 +10,6 @@ from verifier.binarised.query import BinarisedModel
 from verifier.binarised.read import load_binarised
 from verifier.deadline import Deadline
 from verifier.errors import ModelError, OptionError
-from verifier.evidence.check import Replayed
-from verifier.evidence.check import check_evidence as replay
 from verifier.model.load_check import check
 from verifier.model.read import Model
 from verifier.model.read import load as load_file
@@ -26,6 +24,8 @@ from verifier.vnnlib.spec import Spec
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from verifier.evidence.check import Replayed
 
 
 def load(source: str | Path | nn.Module, example: Any = None) -> Model:
@@ -93,6 +93,8 @@ def check_evidence(
     model, spec: as for ``verify``, the ones that the file was written for.
     Raises ProofError, one sentence, where the file does not prove what it says about them.
     """
+    from verifier.evidence.check import check_evidence as replay
+
     deadline = Deadline.after(positive_seconds(timeout))
     return replay(
         prepare(model if isinstance(model, Model) else load_file(model), spec), Path(evidence), deadline, progress
