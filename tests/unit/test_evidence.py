@@ -289,6 +289,16 @@ def test_tables_are_written_in_chunks_and_read_as_one(tmp_path):
     assert list(tmp_path.iterdir()) == [tmp_path / "f.npz"]
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_search_without_any_time_leaves_everything_open(files, engine, tmp_path):
+    query, path = files[0], tmp_path / "f.npz"
+    result = recorded_boxes(query, path, 0.0) if engine == "boxes" else recorded(query, engine, path, 0.0)
+    assert result.verdict is Verdict.TIMEOUT
+    found = check_evidence(query, path, Deadline.after(60))
+    assert set(found.open) == {i for i, bound in enumerate(result.bounds) if bound.level is None}
+    assert all(left for left in found.open.values())
+
+
 def test_no_room_is_one_sentence(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")

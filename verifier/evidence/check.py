@@ -93,6 +93,7 @@ class _Check:
             raise ProofError("the file speaks of another number of disjuncts than the property has")
         if header["verdict"] == "sat":
             self._witness(header["witness"])
+            return Replayed("sat")
         closed: dict[str, int] = {}
         unexplained: dict[int, str] = {}
         by_section: dict[int, list[int]] = {}
@@ -167,7 +168,9 @@ class _Check:
 
     def _tree(self, number: int, section: dict[str, Any]) -> dict[int, tuple[int, str]]:
         if number not in self._trees:
-            table = self._reader.table(f"{number}/nodes")
+            # A search that had no time yet leaves no table.
+            nothing = {"code": np.zeros(0, np.int16), "position": np.zeros(0)}
+            table = self._reader.table(f"{number}/nodes") or nothing
             tree = Tree.read(table["code"], table["position"], self._query.network.n_inputs)
             own = self._one_box(number, section)
             replay = Boxes(self._nodes, self._boxes(section["disjuncts"][0]), own, tree)

@@ -109,7 +109,8 @@ class EvidenceLog:
             [i for i in section["disjuncts"] if proofs[i] == number or i in left]
             for number, section in enumerate(self._sections)
         ]
-        used = {number for number, disjuncts in enumerate(about) if disjuncts}
+        # A counterexample needs no more.
+        used = {number for number, disjuncts in enumerate(about) if disjuncts and result.witness is None}
         used |= {int(s["root"]) for s in (self._sections[n] for n in used) if s.get("root") is not None}
         witness = result.witness
         header = {
