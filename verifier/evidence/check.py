@@ -169,7 +169,7 @@ class _Check:
     def _tree(self, number: int, section: dict[str, Any]) -> dict[int, tuple[int, str]]:
         if number not in self._trees:
             # A search that had no time yet leaves no table.
-            nothing = {"code": np.zeros(0, np.int16), "position": np.zeros(0)}
+            nothing: Columns = {"code": np.zeros(0, np.int16), "position": np.zeros(0)}
             table = self._reader.table(f"{number}/nodes") or nothing
             tree = Tree.read(table["code"], table["position"], self._query.network.n_inputs)
             own = self._one_box(number, section)

@@ -103,8 +103,10 @@ class EvidenceLog:
         """Write the file: for every closed disjunct what closed it, for the open ones all there is."""
         if any(bound.closed_by == CROWN for bound in result.bounds):
             self.section(CROWN, [i for i, bound in enumerate(result.bounds) if bound.closed_by == CROWN])
-        proofs = [self._proof(i, bound.closed_by) for i, bound in enumerate(result.bounds)]
-        left = [i for i, bound in enumerate(result.bounds) if bound.level is None]
+        # The last section of a method about a disjunct is the one that closed it.
+        last = {(s["kind"], i): number for number, s in enumerate(self._sections) for i in s["disjuncts"]}
+        proofs = [last.get((bound.closed_by, i)) for i, bound in enumerate(result.bounds)]
+        left = {i for i, bound in enumerate(result.bounds) if bound.level is None}
         about = [
             [i for i in section["disjuncts"] if proofs[i] == number or i in left]
             for number, section in enumerate(self._sections)
@@ -135,11 +137,6 @@ class EvidenceLog:
             leaves[kind] = leaves.get(kind, 0) + self._leaves[number]
         unexplained = sum(bound.level is not None and proofs[i] is None for i, bound in enumerate(result.bounds))
         return Recorded(str(path), size, leaves, unexplained, len(left))
-
-    def _proof(self, disjunct: int, method: str) -> int | None:
-        """The last section of a method about a disjunct: the one that closed it."""
-        found = [n for n, s in enumerate(self._sections) if s["kind"] == method and disjunct in s["disjuncts"]]
-        return found[-1] if found else None
 
 
 class BranchLog:
