@@ -25,6 +25,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
         "verifier.errors",
         "verifier.options",
         "verifier.progress",
+        "verifier.startup",
         "verifier.verdict",
         "verifier.watchdog",
     ),
