@@ -16,7 +16,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from verifier.bounds.ascent import Choice, ascend
+from verifier.bounds.ascent import Choice, ascend, by_autograd
 from verifier.bounds.crown import Relaxed, backward
 from verifier.bounds.interval import step
 from verifier.bounds.level import Bounds
@@ -164,7 +164,7 @@ def _optimise(
 
     best = ascend(
         [Choice(start(k), options.step, lambda s: s.clamp(0, 1)) for k in before],
-        bound,
+        by_autograd(bound),
         lambda better, like: better.reshape(1, -1, *[1] * (like.dim() - 2)),
         options.iterations,
         options.decay,

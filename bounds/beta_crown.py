@@ -23,12 +23,16 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from verifier.bounds.ascent import Choice, ascend
+from verifier.bounds.ascent import Choice, ascend, by_autograd
 from verifier.bounds.crown import LinearBound, Relaxed, backward
 from verifier.bounds.level import Bounds, Level
+from verifier.bounds.reduced_ascent import ReducedNetwork, ReducedRegions, reduce_network
 from verifier.bounds.relaxation import triangle
 from verifier.bounds.rounding import sensitivity
 from verifier.model.network import Network
+
+MOST_REDUCED = 2**24
+"""Entries of the matrices of a reduced network."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,13 @@ class Root:
         # Rounding to float32 may take away a sign, and both have to speak of the same neurons.
         vars(single)["places"] = self.places
         return single
+
+    @cached_property
+    def reduced(self) -> ReducedNetwork | None:
+        """The network in its undecided neurons alone, or None where that is no smaller or not what is sought."""
+        if self.objective is not None or not 0 < self.size * (self.network.n_inputs + self.size) <= MOST_REDUCED:
+            return None
+        return reduce_network(self.network, self.nodes, self.places)
 
     @cached_property
     def sensitivities(self) -> dict[int, Tensor | None]:
@@ -278,9 +289,31 @@ def ascended(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> 
         Choice(splits.slopes, options.slope_step, lambda s: s.clamp(0, 1)),
         Choice(splits.multipliers, options.multiplier_step * scale, lambda m: m.clamp(min=0) * split),
     ]
-    best = ascend(choices, bound, lambda better, _: better[:, None], options.iterations, options.decay)
+    regions = reduced_regions(root, rows, splits)
+    fast = by_autograd(bound) if regions is None else regions.ascent(splits.signs)
+    best = ascend(choices, fast, lambda better, _: better[:, None], options.iterations, options.decay)
     slopes, multipliers = best
     return replace(splits, slopes=slopes, multipliers=multipliers)
+
+
+def reduced_regions(root: Root, rows: Rows, splits: Splits) -> ReducedRegions | None:
+    """The regions over the undecided neurons alone, where these are few and every disjunct is one row; else None.
+
+    root, rows: in float32.
+    """
+    reduced = root.reduced
+    if reduced is None or rows.outputs.shape[1] != 1:
+        return None
+    # Many regions share a disjunct.
+    parts = [rows.outputs[:, 0]] if rows.inputs is None else [rows.outputs[:, 0], rows.inputs[:, 0]]
+    distinct, which = torch.cat(parts, 1).unique(dim=0, return_inverse=True)
+    outputs, inputs = distinct.tensor_split([rows.outputs.shape[2]], 1)
+    terms = reduced.rows(outputs, inputs if inputs.shape[1] else None).pick(which, rows.bounds[:, 0])
+    low, high = reduced.low, reduced.high
+    if splits.inputs is not None:
+        low, high = splits.inputs[:, 0].float(), splits.inputs[:, 1].float()
+    box = (root.lower + root.upper)[0] / 2, (root.upper - root.lower)[0] / 2
+    return ReducedRegions(reduced, terms, box, low, high)
 
 
 def _relaxed(root: Root, splits: Splits, slopes: Tensor, multipliers: Tensor) -> Relaxed:

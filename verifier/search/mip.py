@@ -197,7 +197,7 @@ class _Search:
             return self._try(position, point[: self._network.n_inputs])
 
         def report(state: Report) -> None:
-            self._tell(max(self._known[position].lower, state["dual_bound"]), self._known[position].upper)
+            self._tell(max(self._known[position].lower, state["dual_bound"] - needed), self._known[position].upper)
 
         outcome = minimise(
             program.model,
@@ -217,7 +217,8 @@ class _Search:
         closed = outcome.status is Status.INFEASIBLE or outcome.dual_bound > needed
         if not closed and outcome.point is not None and self._referee.witness is None:
             self._try(position, outcome.point[: self._network.n_inputs])
-        self._learn(position, outcome.dual_bound, closed, METHOD, EvidenceLevel.SOLVER)
+        # What is told is believed as far as a closing would be.
+        self._learn(position, outcome.dual_bound - needed, closed, METHOD, EvidenceLevel.SOLVER)
         return outcome
 
     def _needed(self, position: int) -> float:

@@ -5,7 +5,8 @@ until it grows large, then the regions nearest to closing come first, which keep
 scores come from ``bounds.beta_crown``; a closing there is rigorous.  Children start from their parent's slopes and
 multipliers.  The point where a region's linear bound is least is tried as a counterexample.
 
-Branching: the neuron whose relaxation costs the bound most (Bunel et al., JMLR 2020, section 4.3; the intercept part).
+Branching: the neuron whose relaxation costs the bound most (Bunel et al., JMLR 2020, section 4.3; the intercept part),
+or a better one found by looking ahead (``look_ahead``).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.candidates import Candidates, rows_of
 from verifier.search.evidence_log import LeafLog
+from verifier.search.look_ahead import look_ahead
 from verifier.search.pace import Pace
 from verifier.search.spill import Spill
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
@@ -70,7 +72,7 @@ class BranchOutcome:
 
 @dataclass(eq=False)
 class _Frontier:
-    """Open regions: their splits, bounds, owners (position of the disjunct) and the neuron to split next."""
+    """Open regions: their splits, bounds, owners (position of the disjunct) and a neuron to split next."""
 
     splits: Splits
     lower: Tensor
@@ -200,6 +202,7 @@ class ReluSplitting:
         started = time.monotonic()
         frontier = self._open
         parents = frontier.take(self._batch, nearest=len(frontier) > self._options.crowded)
+        parents.branch = look_ahead(self._root, self._rows.pick(parents.owner), parents.splits, parents.branch)
         children = Splits.join([_child(parents, sign) for sign in (1, -1)])
         found = self._bound(children, parents.owner.repeat(2), parents.lower.repeat(2), self._options.ascent)
         self._adapt(len(parents), time.monotonic() - started)
