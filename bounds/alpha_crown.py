@@ -121,7 +121,7 @@ def _tighten(
                 rows = torch.zeros(1, len(part), low.numel(), dtype=torch.float64)
                 rows[0, torch.arange(len(part)), part] = sign
                 shaped = rows.reshape(1, len(part), *network.nodes[index].shape)
-                bound, chosen = _optimise(relaxed, fast, shaped, index, before, options)
+                bound, chosen = _optimise(relaxed, fast, shaped, index, before, options, deadline)
                 undecided_slopes = {k: chosen[k][0].flatten(1)[:, columns[k]] for k in before}
                 if visit is not None:
                     visit(from_below, part, undecided_slopes)
@@ -146,7 +146,13 @@ def _adaptive(network: Network, found: list[Bounds], before: list[int], rows: in
 
 
 def _optimise(
-    relaxed: Relaxed, fast: Network, rows: Tensor, index: int, before: list[int], options: AlphaOptions
+    relaxed: Relaxed,
+    fast: Network,
+    rows: Tensor,
+    index: int,
+    before: list[int],
+    options: AlphaOptions,
+    deadline: Deadline,
 ) -> tuple[Tensor, dict[int, Tensor]]:
     """Rigorous lower bounds of the rows, [R], after ascending their slopes, and these, [1, R, *shape]."""
     network, nodes = relaxed.network, relaxed.bounds
@@ -168,6 +174,7 @@ def _optimise(
         lambda better, like: better.reshape(1, -1, *[1] * (like.dim() - 2)),
         options.iterations,
         options.decay,
+        deadline,
     )
     chosen = dict(zip(before, best, strict=True))
     with torch.no_grad():

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from verifier.deadline import Deadline
+
 MOMENTUM, SQUARES = 0.9, 0.99
 
 
@@ -56,11 +58,12 @@ def ascend(
     keep: Callable[[Tensor, Tensor], Tensor],
     iterations: int,
     decay: float,
+    deadline: Deadline | None = None,
 ) -> list[Tensor]:
     """The choices with the best bound seen, per entry of the bound.
 
     keep: makes a bool vector like the bound broadcast against a choice.  decay: of the steps, per iteration.  Ends
-    early once every bound is positive.
+    early once every bound is positive or the deadline has passed.
     """
     values = [choice.project(choice.start.clone()) for choice in choices]
     kept = [value.clone() for value in values]
@@ -72,7 +75,8 @@ def ascend(
         better = seen > best if best is not None else torch.ones_like(seen, dtype=torch.bool)
         best = torch.where(better, seen, best) if best is not None else seen
         kept = [torch.where(keep(better, k), v, k) for k, v in zip(kept, values, strict=True)]
-        if iteration == iterations or bool((best > 0).all()):
+        late = deadline is not None and deadline.expired
+        if iteration == iterations or late or bool((best > 0).all()):
             break
         found = gradients()
         if found is None:

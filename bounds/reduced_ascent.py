@@ -28,7 +28,7 @@ from verifier.bounds.level import Bounds
 from verifier.bounds.relaxation import Relaxation
 from verifier.model.network import Network
 
-CHUNK_BYTES = 2**25
+CHUNK_BYTES = 2**22
 """Of the coefficients on the largest node, while the matrices are made."""
 
 
