@@ -31,6 +31,9 @@ SHIFT = 1.5
 """By how much a slope follows the slope of its neuron's upper line, which a region changes.  On eran 9x200: 1,149
 regions on one property where unshifted slopes need over 1,700 and adaptive ones 2,051."""
 
+PASS_BYTES = 2**26
+"""For one tensor of backward coefficients; rows are taken in pieces that fit."""
+
 
 @dataclass(frozen=True, eq=False)
 class Pass:
@@ -161,16 +164,30 @@ def _pass(
     """Linear lower bounds of the rows; fills ``coefficients`` with those on undecided neurons."""
     network, source = root.network, root.network.nodes[k].inputs[0]
     batch, count = plan.place.shape
-    rows = torch.zeros(batch, count, network.nodes[source].size, dtype=torch.float64)
-    side = torch.where(plan.lower, 1.0, -1.0).double()
-    rows.scatter_(2, root.places[k][plan.place].unsqueeze(2), side.unsqueeze(2))
+    relaxed = Relaxed(network, root.nodes, lines, root.sensitivities)
+    largest = max(node.size for node in network.nodes[: source + 1])
+    seen: dict[int, list[Tensor]] = {}
 
     def visit(index: int, values: Tensor) -> None:
-        coefficients[index] = values.flatten(2)[:, :, root.places[index]].expand(batch, -1, -1)
+        seen.setdefault(index, []).append(values.flatten(2)[:, :, root.places[index]].expand(batch, -1, -1))
 
-    relaxations = {**lines, **{j: _sloped(root, j, lines[j], slopes) for j, slopes in own_slopes.items()}}
-    relaxed = Relaxed(network, root.nodes, relaxations, root.sensitivities)
-    return backward(relaxed, source, rows.reshape(batch, count, *network.nodes[source].shape), visit=visit)
+    found = []
+    for columns in torch.arange(count).split(max(1, PASS_BYTES // (8 * batch * largest))):
+        rows = torch.zeros(batch, len(columns), network.nodes[source].size, dtype=torch.float64)
+        side = torch.where(plan.lower[:, columns], 1.0, -1.0).double()
+        rows.scatter_(2, root.places[k][plan.place[:, columns]].unsqueeze(2), side.unsqueeze(2))
+        own = {j: _sloped(root, j, lines[j], slopes[:, columns]) for j, slopes in own_slopes.items()}
+        shaped = rows.reshape(batch, len(columns), *network.nodes[source].shape)
+        bound = backward(replace(relaxed, relaxations={**lines, **own}), source, shaped, visit=visit)
+        found.append(_whole(bound, batch, len(columns)))
+    coefficients.update({index: torch.cat(parts, 1) for index, parts in seen.items()})
+    return LinearBound(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
+
+
+def _whole(bound: LinearBound, batch: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Its parts for every region and row, [batch, count, ...]."""
+    slopes = bound.coefficients.expand(batch, count, -1)
+    return slopes, bound.constants.expand(batch, count), bound.error.expand(batch, count)
 
 
 def _row_slopes(root: Root, slopes: RowSlopes, plan: _Plan, low: Tensor, high: Tensor) -> dict[int, Tensor]:
