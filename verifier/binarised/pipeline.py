@@ -5,7 +5,7 @@
     patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
     clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
-    engines     CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
+    engines     CP-SAT, Exact, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
 A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
 still open.
@@ -26,6 +26,7 @@ from verifier.binarised.falsify import Falsifier, FalsifyOptions
 from verifier.binarised.lazy import LazyOptions, lazy_available, refutation, search_lazily
 from verifier.binarised.levels import Lattice
 from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
+from verifier.binarised.portfolio import Portfolio
 from verifier.binarised.presolve import Reduced, presolve
 from verifier.binarised.query import Box, Query, prepare
 from verifier.deadline import Deadline
@@ -33,17 +34,19 @@ from verifier.errors import SoundnessError
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.proofs.file import ProofFile, Section, check_section, fingerprint
-from verifier.solve.gate_engines import COUNTER, ENGINES, GateAnswer, Run, gate_engine
+from verifier.solve.gate_engines import ENGINES, GateAnswer, GateEngine, Task, gate_engine
 from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
 
 __all__ = ["Options", "Query", "prepare", "solve"]
 
 Integers = NDArray[np.int64]
 
-AUTO = ("cp-sat", "highs")
+AUTO = ("cp-sat", "exact", "highs")
 """The engines of ``auto``, in the order in which they are started."""
-AUTO_PROOF = ("cadical", "glucose")
+AUTO_PROOF = ("exact", "cadical", "glucose")
 """Those that write proofs, for the same order when one is asked for."""
+EXTRA = ("exact",)
+"""Used where they are installed, and not missed where they are not."""
 OWN = ("patterns", "lazy")
 CLUSTER_SHARE = 0.4
 """Of the time left."""
@@ -282,41 +285,37 @@ class BoxWork:
             self._state.notes.append("inputs without a quantiser: searched for counterexamples only")
             self._climb_until(deadline)
             return
+        with Portfolio(self._chosen(), reduced.program, self._task, options.threads) as portfolio:
+            while not deadline.expired and self._state.witness is None and not portfolio.over:
+                for engine, answer in portfolio.poll(deadline.within(PAUSE)):
+                    if answer.sat is None and not deadline.expired:
+                        self._state.notes.append(f"{engine.name} gave up: {answer.detail}")
+                    level = EvidenceLevel.SOLVER
+                    if answer.steps is not None:
+                        level = self._proved(level, whole=True, counter=engine.form, steps=answer.steps)
+                    if self._conclude(answer, engine.name, level):
+                        return
+                if not portfolio.over and not deadline.expired:
+                    self._climb_until(deadline.within(TURN))
+                    self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
+
+    def _chosen(self) -> list[GateEngine]:
+        """The engines to use, in their order; notes which are not installed."""
+        options = self._state.options
         names: tuple[str, ...] = (options.engine,)
         if options.engine == "auto":
             names = AUTO if options.keep_proof is None else (*AUTO_PROOF, *AUTO)
-        waiting = [name for name in names if ENGINES[name].available]
-        if len(waiting) < len(names):
-            missing = [name for name in names if not ENGINES[name].available]
+        engines = [ENGINES[name] for name in dict.fromkeys(names)]
+        missing = [engine.name for engine in engines if not engine.available and engine.name not in EXTRA]
+        if missing:
             self._state.notes.append(
                 f"{', '.join(missing)} not installed, install with: pip install 'nn-verifier[bnn]'"
             )
-        hint = None
-        runs: list[Run] = []
-        try:
-            while not deadline.expired and self._state.witness is None and (runs or waiting):
-                while waiting and len(runs) < options.threads:
-                    name = waiting.pop(0)
-                    runs.append(Run(ENGINES[name], reduced.program, deadline.remaining, hint, options.seed))
-                for run in list(runs):
-                    answer = run.poll(min(PAUSE / len(runs), deadline.remaining))
-                    if answer is None:
-                        continue
-                    run.end()
-                    runs.remove(run)
-                    if answer.sat is None and not deadline.expired:
-                        self._state.notes.append(f"{run.engine.name} gave up: {answer.detail}")
-                    level = EvidenceLevel.SOLVER
-                    if answer.steps is not None:
-                        level = self._proved(level, whole=True, counter=COUNTER, steps=answer.steps)
-                    if self._conclude(answer, run.engine.name, level):
-                        return
-                if runs and not deadline.expired:
-                    self._climb_until(deadline.within(TURN))
-                    self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
-        finally:
-            for run in runs:
-                run.end()
+        return [engine for engine in engines if engine.available]
+
+    def _task(self) -> Task:
+        options = self._state.options
+        return Task(self._state.deadline.remaining, None, options.seed, options.keep_proof is not None)
 
     def _proved(self, level: EvidenceLevel, **parts: Any) -> EvidenceLevel:
         """PROOF where a proof is wanted and the section made of ``parts`` passes its check, else ``level``."""
