@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifier.binarised.clusters import close_targets, targets_of
+from verifier.binarised.descents import Descents
 from verifier.binarised.falsify import Falsifier, FalsifyOptions
 from verifier.binarised.lazy import LazyOptions, lazy_available, refutation, search_lazily
 from verifier.binarised.levels import Lattice
@@ -56,7 +57,9 @@ LAZY_SHARE, LAZY_GATES = 0.1, 200
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
-"""Seconds of attack, and of rest between, while an engine runs on the same core."""
+"""Seconds of attack, and of rest between, in which an engine runs on the same core."""
+LARGE, LARGE_TURN = 300, 4.0
+"""Gates of a program from which on attacks decide more than engines do, and their turn there."""
 GRACE = 0.2
 """Seconds kept back for ending processes and reporting."""
 
@@ -150,7 +153,7 @@ def solve(
             BoxWork.lazy,
             BoxWork.engines,
         )
-        for stage in (BoxWork.attack, BoxWork.climb) if attack_only else stages:
+        for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb) if attack_only else stages:
             for number, work in enumerate(works):
                 if state.witness is None and work.open and not state.deadline.expired:
                     share = state.deadline.share(1 / (len(works) - number))
@@ -191,6 +194,7 @@ class BoxWork:
         seeded = replace(state.options.falsify, seed=state.options.seed)
         self._falsifier = Falsifier(box, self._judge, seeded)
         self._reduced: Reduced | None = None
+        self._descents: Descents | None = None
 
     @property
     def open(self) -> list[int]:
@@ -220,9 +224,8 @@ class BoxWork:
             self._state.counts["open gates"] = sum(len(layer) for layer in reduced.program.layers)
 
     def climb(self, deadline: Deadline) -> None:
-        """Local search from the best points."""
-        end = deadline.within(min(CLIMB_SECONDS, 0.05 * deadline.remaining))
-        self._climb_until(end)
+        """Descents on the smaller program, from the best points."""
+        self._climb_until(deadline.within(min(CLIMB_SECONDS, 0.05 * deadline.remaining)))
 
     def patterns(self, deadline: Deadline) -> None:
         """Enumerate the sign patterns of a small first layer."""
@@ -257,6 +260,7 @@ class BoxWork:
         self._close({goal for goal, done in zip(reduced.goals, closed, strict=True) if done}, "clusters", RIGOROUS)
         if np.any(closed):
             self._reduced = presolve(self._box, tuple(self.open)) if self.open else None
+            self._descents = None
 
     def lazy(self, deadline: Deadline) -> None:
         """Clause learning with linear programs for the first layer."""
@@ -285,6 +289,7 @@ class BoxWork:
             self._state.notes.append("inputs without a quantiser: searched for counterexamples only")
             self._climb_until(deadline)
             return
+        large = sum(len(layer) for layer in reduced.program.layers) > LARGE
         with Portfolio(self._chosen(), reduced.program, self._task, options.threads) as portfolio:
             while not deadline.expired and self._state.witness is None and not portfolio.over:
                 for engine, answer in portfolio.poll(deadline.within(PAUSE)):
@@ -296,7 +301,9 @@ class BoxWork:
                     if self._conclude(answer, engine.name, level):
                         return
                 if not portfolio.over and not deadline.expired:
-                    self._climb_until(deadline.within(TURN))
+                    portfolio.pause(True)
+                    self._climb_until(deadline.within(LARGE_TURN if large else TURN))
+                    portfolio.pause(False)
                     self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
 
     def _chosen(self) -> list[GateEngine]:
@@ -315,7 +322,8 @@ class BoxWork:
 
     def _task(self) -> Task:
         options = self._state.options
-        return Task(self._state.deadline.remaining, None, options.seed, options.keep_proof is not None)
+        hint = None if self._descents is None or not len(self._descents.best) else self._descents.best[0]
+        return Task(self._state.deadline.remaining, hint, options.seed, options.keep_proof is not None)
 
     def _proved(self, level: EvidenceLevel, **parts: Any) -> EvidenceLevel:
         """PROOF where a proof is wanted and the section made of ``parts`` passes its check, else ``level``."""
@@ -355,20 +363,25 @@ class BoxWork:
         return False
 
     def _climb_until(self, deadline: Deadline) -> None:
-        falsifier = self._falsifier
+        reduced, counts = self._reduced, self._box.levels.count
+        if reduced is None or reduced.program is None:
+            return
+        if self._descents is None:
+            self._descents = Descents(reduced.program, self._state.options.seed)
         while not deadline.expired and self._state.witness is None:
-            goals = np.array(self.open)
-            for goal in goals[np.argsort(-falsifier.best[goals])][:3]:
-                falsifier.climb(int(goal), deadline)
-                if self._state.witness is not None or deadline.expired:
-                    break
-            else:
-                falsifier.descend(goals, deadline)
+            found = self._descents.search(deadline)
+            if found is None:
+                break
+            if self._falsifier.consider(reduced.point(found, counts)[None]) is None:
+                self._state.notes.append("the attack found a point that only rounding separates from a counterexample")
+                self._descents = Descents(reduced.program, self._falsifier.evaluations)
+        self._falsifier.consider(np.array([reduced.point(levels, counts) for levels in self._descents.best]))
         self._learn()
 
     def _learn(self) -> None:
         """The best slacks seen are upper bounds on the margins."""
-        self._state.counts["points tried"] = self._falsifier.evaluations
+        tried = self._falsifier.evaluations + (0 if self._descents is None else self._descents.evaluations)
+        self._state.counts["points tried"] = tried
         for goal, position in enumerate(self._box.positions):
             if self._box.goals[goal].exact:
                 upper = -float(self._falsifier.best[goal])

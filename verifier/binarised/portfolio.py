@@ -63,6 +63,11 @@ class Portfolio:
             self._until = 0.0
             yield run.engine, answer
 
+    def pause(self, paused: bool) -> None:
+        """Stop whatever runs, or let it go on: for work of the caller's on the same core."""
+        for run in self._running:
+            run.pause(paused)
+
     def _take_turns(self) -> None:
         """The first ``threads`` of the queue run; when their turn is over they go to its end."""
         now = time.monotonic()
