@@ -76,7 +76,8 @@ def by_lazy(program: Program) -> GateAnswer:
     options = LazyOptions()
     outcome = search_lazily(program, Deadline.after(SECONDS), options)
     if outcome.answer.sat is False and outcome.rigorous:
-        steps = refutation(outcome, options)
+        steps = refutation(outcome, options, Deadline.after(SECONDS))
+        assert steps is not None
         section = Section(0, fingerprint(program), outcome.conflicts, None, False, options.counter, steps)
         assert check_section(section, program, Deadline.never()) == ""
     return outcome.answer

@@ -276,8 +276,10 @@ class BoxWork:
         outcome = search_lazily(reduced.program, deadline, options.lazy, self._state.progress)
         level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
         if outcome.answer.sat is False and outcome.rigorous and options.keep_proof is not None:
-            steps = refutation(outcome, options.lazy)
-            level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
+            # What decided the box may have taken its share of the time; the proof has what is left of all.
+            steps = refutation(outcome, options.lazy, self._state.deadline)
+            if steps is not None:
+                level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
         self._conclude(outcome.answer, "lazy clauses", level)
 
     def engines(self, deadline: Deadline) -> None:
