@@ -3,6 +3,7 @@
     attack      descents on integer levels, all disjuncts at once; onnxruntime confirms what they find
     presolve    exact interval reasoning closes disjuncts and makes the program small
     patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
+    climb       descents on the presolved program, from the best points so far
     clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
     engines     CP-SAT, Exact, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
