@@ -31,7 +31,7 @@ SHIFT = 1.5
 """By how much a slope follows the slope of its neuron's upper line, which a region changes.  On eran 9x200: 1,149
 regions on one property where unshifted slopes need over 1,700 and adaptive ones 2,051."""
 
-PASS_BYTES = 2**26
+PASS_BYTES = 2**24
 """For one tensor of backward coefficients; rows are taken in pieces that fit."""
 
 

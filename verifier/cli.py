@@ -112,7 +112,7 @@ def check(
     engine: Annotated[
         str,
         typer.Option(
-            help="Exact engine for binarised networks: auto, patterns, lazy, cp-sat, highs, cadical, glucose."
+            help="Exact engine for binarised networks: auto, patterns, lazy, cp-sat, exact, highs, cadical, glucose."
         ),
     ] = "auto",
     also: Annotated[

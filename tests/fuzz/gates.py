@@ -29,9 +29,10 @@ from verifier.encodings.milp.gates import gate_milp
 from verifier.encodings.sat.cardinality import COUNTERS
 from verifier.encodings.sat.gates import gate_formula
 from verifier.encodings.sat.program import Program, Rows
+from verifier.encodings.sat.pseudo_boolean import PSEUDO_BOOLEAN
 from verifier.proofs.file import Section, check_section, fingerprint
-from verifier.solve import cnf_run, cp_sat_run
-from verifier.solve.gate_engines import ENGINES, GateAnswer
+from verifier.solve import cnf_run, cp_sat_run, exact_run
+from verifier.solve.gate_engines import ENGINES, GateAnswer, Task
 from verifier.solve.highs import minimise
 from verifier.solve.outcome import Status
 
@@ -75,7 +76,8 @@ def by_lazy(program: Program) -> GateAnswer:
     options = LazyOptions()
     outcome = search_lazily(program, Deadline.after(SECONDS), options)
     if outcome.answer.sat is False and outcome.rigorous:
-        steps = refutation(outcome, options)
+        steps = refutation(outcome, options, Deadline.after(SECONDS))
+        assert steps is not None
         section = Section(0, fingerprint(program), outcome.conflicts, None, False, options.counter, steps)
         assert check_section(section, program, Deadline.never()) == ""
     return outcome.answer
@@ -86,7 +88,7 @@ def by_cp_sat(program: Program) -> GateAnswer:
     process = cp_sat_process()
     assert process.stdin is not None
     assert process.stdout is not None
-    pickle.dump(engine.request(program, SECONDS, None, 0), process.stdin)
+    pickle.dump(engine.request(program, Task(SECONDS)), process.stdin)
     process.stdin.flush()
     answer = engine.answer(pickle.load(process.stdout), program)
     assert answer is not None
@@ -100,6 +102,16 @@ def cp_sat_process() -> subprocess.Popen[bytes]:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     atexit.register(process.communicate)
     return process
+
+
+def by_exact(program: Program) -> GateAnswer:
+    engine = ENGINES["exact"]
+    answer = engine.answer(exact_run.run(engine.request(program, Task(SECONDS, proof=True))), program)
+    assert answer is not None
+    if answer.sat is False:
+        section = Section(0, fingerprint(program), (), None, True, PSEUDO_BOOLEAN, answer.steps or ())
+        assert check_section(section, program, Deadline.never()) == ""
+    return answer
 
 
 def by_highs(program: Program) -> GateAnswer:
@@ -129,6 +141,7 @@ DECIDERS: dict[str, Callable[[Program], GateAnswer]] = {
     "lazy": by_lazy,
     "cp-sat": by_cp_sat,
     "highs": by_highs,
+    **({"exact": by_exact} if ENGINES["exact"].available else {}),
     **{counter: by_clauses(counter) for counter in COUNTERS},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from verifier.vnnlib.robustness import robustness
 from verifier.vnnlib.write import to_text
 
 N_INPUTS, N_OUTPUTS = 64, 3
-ENGINES = ("auto", "patterns", "lazy", "cp-sat", "highs", "glucose", "cadical")
+EXACT = pytest.mark.skipif(find_spec("exact") is None, reason="the extra exact is not installed")
+ENGINES = ("auto", "patterns", "lazy", "cp-sat", "exact", "highs", "glucose", "cadical")
+NEEDED = [pytest.param(name, marks=EXACT) if name == "exact" else name for name in ENGINES]
 
 
 def run(*arguments: object) -> tuple[int, str, str]:
@@ -50,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     raise AssertionError("no seed gives a network that is robust to small changes and not to large ones")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", NEEDED)
 def test_every_engine_decides_alone(folder: Path, engine: str) -> None:
     code, out, _ = run(folder / "bnn.onnx", folder / "unsat.vnnlib", "--engine", engine, "--timeout", 60)
     assert (code, out.splitlines()[0]) == (0, "unsat")
@@ -58,7 +61,7 @@ def test_every_engine_decides_alone(folder: Path, engine: str) -> None:
     assert f"evidence: {'rigorous' if rigorous else 'solver'}" in out
 
 
-@pytest.mark.parametrize("engine", ["auto", "lazy", "glucose", "cadical"])
+@pytest.mark.parametrize("engine", ["auto", "lazy", "glucose", "cadical", pytest.param("exact", marks=EXACT)])
 def test_proofs_are_kept_and_accepted_again(folder: Path, engine: str, tmp_path: Path) -> None:
     proof, question = tmp_path / "p.txt", (folder / "bnn.onnx", folder / "unsat.vnnlib")
     code, out, _ = run(*question, "--engine", engine, "--proof", proof, "--timeout", 60)
@@ -66,7 +69,8 @@ def test_proofs_are_kept_and_accepted_again(folder: Path, engine: str, tmp_path:
     assert "evidence: proof" in out
     code, out, err = run("check-proof", proof, *question, "--export", tmp_path)
     assert (code, out.splitlines()[0]) == (0, "accepted"), err
-    assert (tmp_path / "box1.cnf").exists() is (engine != "auto")
+    exported = {path.suffix for path in tmp_path.glob("box1.*")}
+    assert exported == {"auto": set(), "exact": {".opb", ".pbp"}}.get(engine, {".cnf", ".drat"})
     code, _, err = run("check-proof", proof, folder / "bnn.onnx", folder / "sat.vnnlib")
     assert code == 2
     assert "another" in err or "no section" in err

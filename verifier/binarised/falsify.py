@@ -1,12 +1,11 @@
-"""Counterexamples on integer levels: straight-through gradients, all targets at once, then moves of single levels.
+"""Counterexamples on integer levels: straight-through gradients, all targets at once.
 
 Every row of a batch pursues one disjunct.  The forward pass is the exact integer network (sums below 2**24 are exact in
 float32), so a row whose slack is not negative *is* a counterexample in integers.  The backward pass replaces the
 derivative of a step by a bell around its threshold, the straight-through estimator of Bengio, Leonard and Courville
 (2013), in the form of projected gradient descent with signs (Madry et al. 2018) on levels between integers.
 
-Gradients of binarised networks mask: where a descent ends just short, ``climb`` tries single and paired moves of levels
-from the best points and keeps what increases the exact slack, plateaus included.
+What the first waves do not find is left to ``descents``, on the smaller program that presolve makes.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ class FalsifyOptions:
     """restarts: random starts per disjunct and wave, after a first wave from the middle.
 
     steps: of a descent.  momentum, first_step, last_step: of its updates, in parts of a pixel's range.
-    moves: candidates per round of climbing.  patience: rounds without a better slack before it starts elsewhere.
     """
 
     restarts: int = 2
@@ -38,8 +36,6 @@ class FalsifyOptions:
     momentum: float = 0.75
     first_step: float = 0.5
     last_step: float = 0.05
-    moves: int = 256
-    patience: int = 60
     seed: int = 0
 
 
@@ -67,16 +63,13 @@ class Falsifier:
         """The largest slack seen of every goal: the negative of what it misses, in integers."""
         self._best_points = np.zeros((self._goals, len(self._free)), np.float32)
 
-    def descend(self, targets: Integers, deadline: Deadline, seeds: Integers | None = None) -> Integers | None:
-        """One wave of descents for the goals ``targets``; k (levels,) of an accepted counterexample, or None.
-
-        seeds: (S, levels), points to start from in place of random ones.
-        """
+    def descend(self, targets: Integers, deadline: Deadline) -> Integers | None:
+        """One wave of descents for the goals ``targets``; k (levels,) of an accepted counterexample, or None."""
         options = self._options
         # The first wave starts from the middle alone: where counterexamples abound it is all that is needed.
-        middle = self._waves == 0 and seeds is None
+        middle = self._waves == 0
         target = np.repeat(targets, 1 if middle else options.restarts)
-        u = self._starts(len(target), middle, seeds)
+        u = self._starts(len(target), middle)
         self._waves += 1
         velocity = np.zeros_like(u)
         wanted = self._goal_of_row[None, :] == target[:, None]
@@ -96,48 +89,19 @@ class Falsifier:
             u = np.clip(u + size * self._counts * np.clip(velocity, -1, 1), 0, self._counts)
         return None
 
-    def climb(self, goal: int, deadline: Deadline) -> Integers | None:
-        """Moves of one or two levels from the best point of a goal until patience or time is over."""
-        options = self._options
-        k = self._best_points[goal].copy()
-        slack, quiet = self.best[goal], 0
-        count = len(self._free)
-        if count == 0:
+    def consider(self, points: Integers) -> Integers | None:
+        """Points found elsewhere, k (P, levels): their slacks are remembered, a counterexample is judged."""
+        if not len(points):
             return None
-        rows = np.flatnonzero(self._goal_of_row == goal)
-        while quiet < options.patience and not deadline.expired:
-            moves = min(options.moves, 4 * count)
-            places = self._rng.integers(count, size=(moves, 2))
-            places[: moves // 2, 1] = places[: moves // 2, 0]
-            trial = np.repeat(k[None], moves, axis=0)
-            index = np.arange(moves)
-            for side in (0, 1):
-                place = places[:, side]
-                far = self._rng.integers(0, self._counts[place].astype(np.int64) + 1)
-                trial[index, place] = np.where(far == k[place], self._counts[place] - k[place], far)
-            bits, _ = self._forward(trial)
-            slacks = bits[-1] @ self._goal_weights.T - self._goal_thresholds
-            found = self._hits(trial, slacks)
-            if found is not None:
-                return found
-            own = slacks[:, rows].min(axis=1)
-            chosen = int(self._rng.choice(np.flatnonzero(own == own.max())))
-            if own[chosen] > slack:
-                quiet = 0
-            else:
-                quiet += 1
-            if own[chosen] >= slack - (quiet % 7 == 6):
-                k, slack = trial[chosen], own[chosen]
-        return None
+        k = points[:, self._free].astype(np.float32)
+        bits, _ = self._forward(k)
+        return self._hits(k, bits[-1] @ self._goal_weights.T - self._goal_thresholds)
 
-    def _starts(self, count: int, middle: bool, seeds: Integers | None) -> Singles:
+    def _starts(self, count: int, middle: bool) -> Singles:
         shape = (count, len(self._free))
         u = self._rng.random(shape, dtype=np.float32) * self._counts
         if middle:
             u[:] = self._counts / 2
-        if seeds is not None and len(seeds):
-            chosen = self._rng.integers(len(seeds), size=count)
-            u = seeds[chosen][:, self._free].astype(np.float32)
         return u
 
     def _forward(self, k: Singles) -> tuple[list[Singles], list[Singles]]:

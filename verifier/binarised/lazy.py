@@ -11,6 +11,7 @@ One proposal teaches several conflicts: after each, its first gate is let go and
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -24,21 +25,27 @@ from verifier.encodings.sat.program import Program
 from verifier.errors import OptionError, SolverError
 from verifier.progress import Event, Progress, silent
 from verifier.proofs.conflict import Conflict
+from verifier.solve import cnf_run
 from verifier.solve.gate_engines import GateAnswer
+from verifier.solve.worker import Worker
 
 Integers = NDArray[np.int64]
+
+LOOK = 0.5
+"""Seconds between looks at the clock while a process works."""
 
 
 @dataclass(frozen=True)
 class LazyOptions:
-    """solver: of python-sat, one that takes clauses between calls.  budget: conflicts per call, between looks at the
-    clock.
+    """solver: of python-sat, one that takes clauses between calls.  budget: conflicts of the first call; later ones get
+    what about ``pause`` seconds allow, between looks at the clock.
 
     counter: form of the cardinality constraints.  lessons: conflicts taken from one proposal at most.
     """
 
     solver: str = "glucose4"
-    budget: int = 5000
+    budget: int = 200
+    pause: float = 0.3
     counter: str = "modulo"
     lessons: int = 12
 
@@ -61,15 +68,21 @@ def lazy_available() -> bool:
     return find_spec("pysat") is not None
 
 
-def refutation(outcome: LazyOutcome, options: LazyOptions) -> tuple[str, ...]:
-    """DRAT steps that refute the formula with the conflicts' clauses."""
-    from pysat.solvers import Solver
-
+def refutation(outcome: LazyOutcome, options: LazyOptions, deadline: Deadline) -> tuple[str, ...] | None:
+    """DRAT steps that refute the formula with the conflicts' clauses; None when time is over."""
     clauses = [*outcome.formula.clauses, *(conflict.clause for conflict in outcome.conflicts)]
-    with Solver(options.solver, bootstrap_with=clauses, with_proof=True) as solver:
-        if solver.solve():
-            raise SolverError(f"{options.solver} finds a model of clauses that it refuted before")
-        return tuple(solver.get_proof())
+    request = cnf_run.Request(solver=options.solver, clauses=clauses, assumed_phases=[], proof=True)
+    with Worker("cnf_run.py", request) as worker:
+        while not deadline.expired:
+            try:
+                message = worker.poll(min(LOOK, deadline.remaining))
+            except EOFError as death:
+                raise SolverError(f"{options.solver} was ended while it wrote a proof: {death}") from None
+            if message is not None and message["status"] == "sat":
+                raise SolverError(f"{options.solver} finds a model of clauses that it refuted before")
+            if message is not None:
+                return tuple(message["steps"] or ())
+    return None
 
 
 def search_lazily(
@@ -106,9 +119,13 @@ def search_lazily(
         for conflict in conflicts:
             solver.add_clause(conflict.clause)
         solver.set_phases([i + 1 if bit else -(i + 1) for i, bit in enumerate(phases.tolist())])
+        budget = options.budget
         while True:
-            solver.conf_budget(options.budget)
+            solver.conf_budget(budget)
+            begun = time.monotonic()
             found = solver.solve_limited()
+            if found is None:
+                budget = max(20, int(budget * min(2.0, options.pause / max(1e-3, time.monotonic() - begun))))
             if deadline.expired:
                 return done(GateAnswer(None, None, "time"))
             if found is None:
@@ -117,7 +134,7 @@ def search_lazily(
                 return done(GateAnswer(False))
             model = solver.get_model()
             pattern = {gate: model[gate] > 0 for gate in range(len(first))}
-            lessons = _lessons(reach, pattern, options.lessons)
+            lessons = _lessons(reach, pattern, options.lessons, deadline)
             if not lessons:
                 bits = np.array([pattern[gate] for gate in range(len(first))])
                 levels, decided = integer_levels(first, program.counts, bits, deadline)
@@ -133,11 +150,11 @@ def search_lazily(
             progress(Event("lazy", open=len(conflicts), unit="conflicts"))
 
 
-def _lessons(reach: Reach, pattern: dict[int, bool], most: int) -> list[Conflict]:
+def _lessons(reach: Reach, pattern: dict[int, bool], most: int, deadline: Deadline) -> list[Conflict]:
     """Conflicts within the pattern, each without some gate of those before."""
     left = dict(pattern)
     lessons: list[Conflict] = []
-    while len(lessons) < most and left:
+    while len(lessons) < most and left and not (lessons and deadline.expired):
         answer = reach.ask(left)
         if not isinstance(answer, Conflict):
             break

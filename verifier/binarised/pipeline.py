@@ -3,9 +3,10 @@
     attack      descents on integer levels, all disjuncts at once; onnxruntime confirms what they find
     presolve    exact interval reasoning closes disjuncts and makes the program small
     patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
+    climb       descents on the presolved program, from the best points so far
     clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
-    engines     CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
+    engines     CP-SAT, Exact, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
 A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
 still open.
@@ -22,10 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifier.binarised.clusters import close_targets, targets_of
+from verifier.binarised.descents import Descents
 from verifier.binarised.falsify import Falsifier, FalsifyOptions
 from verifier.binarised.lazy import LazyOptions, lazy_available, refutation, search_lazily
 from verifier.binarised.levels import Lattice
 from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
+from verifier.binarised.portfolio import Portfolio
 from verifier.binarised.presolve import Reduced, presolve
 from verifier.binarised.query import Box, Query, prepare
 from verifier.deadline import Deadline
@@ -33,17 +36,19 @@ from verifier.errors import SoundnessError
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.proofs.file import ProofFile, Section, check_section, fingerprint
-from verifier.solve.gate_engines import COUNTER, ENGINES, GateAnswer, Run, gate_engine
+from verifier.solve.gate_engines import ENGINES, GateAnswer, GateEngine, Task, gate_engine
 from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
 
 __all__ = ["Options", "Query", "prepare", "solve"]
 
 Integers = NDArray[np.int64]
 
-AUTO = ("cp-sat", "highs")
+AUTO = ("cp-sat", "exact", "highs")
 """The engines of ``auto``, in the order in which they are started."""
-AUTO_PROOF = ("cadical", "glucose")
+AUTO_PROOF = ("exact", "cadical", "glucose")
 """Those that write proofs, for the same order when one is asked for."""
+EXTRA = ("exact",)
+"""Used where they are installed, and not missed where they are not."""
 OWN = ("patterns", "lazy")
 CLUSTER_SHARE = 0.4
 """Of the time left."""
@@ -53,7 +58,9 @@ LAZY_SHARE, LAZY_GATES = 0.1, 200
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
-"""Seconds of attack, and of rest between, while an engine runs on the same core."""
+"""Seconds of attack, and of rest between, in which an engine runs on the same core."""
+LARGE, LARGE_TURN = 300, 4.0
+"""Gates of a program from which on attacks decide more than engines do, and their turn there."""
 GRACE = 0.2
 """Seconds kept back for ending processes and reporting."""
 
@@ -147,7 +154,7 @@ def solve(
             BoxWork.lazy,
             BoxWork.engines,
         )
-        for stage in (BoxWork.attack, BoxWork.climb) if attack_only else stages:
+        for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb) if attack_only else stages:
             for number, work in enumerate(works):
                 if state.witness is None and work.open and not state.deadline.expired:
                     share = state.deadline.share(1 / (len(works) - number))
@@ -188,6 +195,7 @@ class BoxWork:
         seeded = replace(state.options.falsify, seed=state.options.seed)
         self._falsifier = Falsifier(box, self._judge, seeded)
         self._reduced: Reduced | None = None
+        self._descents: Descents | None = None
 
     @property
     def open(self) -> list[int]:
@@ -217,9 +225,8 @@ class BoxWork:
             self._state.counts["open gates"] = sum(len(layer) for layer in reduced.program.layers)
 
     def climb(self, deadline: Deadline) -> None:
-        """Local search from the best points."""
-        end = deadline.within(min(CLIMB_SECONDS, 0.05 * deadline.remaining))
-        self._climb_until(end)
+        """Descents on the smaller program, from the best points."""
+        self._climb_until(deadline.within(min(CLIMB_SECONDS, 0.05 * deadline.remaining)))
 
     def patterns(self, deadline: Deadline) -> None:
         """Enumerate the sign patterns of a small first layer."""
@@ -254,6 +261,7 @@ class BoxWork:
         self._close({goal for goal, done in zip(reduced.goals, closed, strict=True) if done}, "clusters", RIGOROUS)
         if np.any(closed):
             self._reduced = presolve(self._box, tuple(self.open)) if self.open else None
+            self._descents = None
 
     def lazy(self, deadline: Deadline) -> None:
         """Clause learning with linear programs for the first layer."""
@@ -269,8 +277,10 @@ class BoxWork:
         outcome = search_lazily(reduced.program, deadline, options.lazy, self._state.progress)
         level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
         if outcome.answer.sat is False and outcome.rigorous and options.keep_proof is not None:
-            steps = refutation(outcome, options.lazy)
-            level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
+            # What decided the box may have taken its share of the time; the proof has what is left of all.
+            steps = refutation(outcome, options.lazy, self._state.deadline)
+            if steps is not None:
+                level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
         self._conclude(outcome.answer, "lazy clauses", level)
 
     def engines(self, deadline: Deadline) -> None:
@@ -282,41 +292,41 @@ class BoxWork:
             self._state.notes.append("inputs without a quantiser: searched for counterexamples only")
             self._climb_until(deadline)
             return
+        large = sum(len(layer) for layer in reduced.program.layers) > LARGE
+        with Portfolio(self._chosen(), reduced.program, self._task, options.threads) as portfolio:
+            while not deadline.expired and self._state.witness is None and not portfolio.over:
+                for engine, answer in portfolio.poll(deadline.within(PAUSE)):
+                    if answer.sat is None and not deadline.expired:
+                        self._state.notes.append(f"{engine.name} gave up: {answer.detail}")
+                    level = EvidenceLevel.SOLVER
+                    if answer.steps is not None:
+                        level = self._proved(level, whole=True, counter=engine.form, steps=answer.steps)
+                    if self._conclude(answer, engine.name, level):
+                        return
+                if not portfolio.over and not deadline.expired:
+                    portfolio.pause(True)
+                    self._climb_until(deadline.within(LARGE_TURN if large else TURN))
+                    portfolio.pause(False)
+                    self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
+
+    def _chosen(self) -> list[GateEngine]:
+        """The engines to use, in their order; notes which are not installed."""
+        options = self._state.options
         names: tuple[str, ...] = (options.engine,)
         if options.engine == "auto":
             names = AUTO if options.keep_proof is None else (*AUTO_PROOF, *AUTO)
-        waiting = [name for name in names if ENGINES[name].available]
-        if len(waiting) < len(names):
-            missing = [name for name in names if not ENGINES[name].available]
+        engines = [ENGINES[name] for name in dict.fromkeys(names)]
+        missing = [engine.name for engine in engines if not engine.available and engine.name not in EXTRA]
+        if missing:
             self._state.notes.append(
                 f"{', '.join(missing)} not installed, install with: pip install 'nn-verifier[bnn]'"
             )
-        hint = None
-        runs: list[Run] = []
-        try:
-            while not deadline.expired and self._state.witness is None and (runs or waiting):
-                while waiting and len(runs) < options.threads:
-                    name = waiting.pop(0)
-                    runs.append(Run(ENGINES[name], reduced.program, deadline.remaining, hint, options.seed))
-                for run in list(runs):
-                    answer = run.poll(min(PAUSE / len(runs), deadline.remaining))
-                    if answer is None:
-                        continue
-                    run.end()
-                    runs.remove(run)
-                    if answer.sat is None and not deadline.expired:
-                        self._state.notes.append(f"{run.engine.name} gave up: {answer.detail}")
-                    level = EvidenceLevel.SOLVER
-                    if answer.steps is not None:
-                        level = self._proved(level, whole=True, counter=COUNTER, steps=answer.steps)
-                    if self._conclude(answer, run.engine.name, level):
-                        return
-                if runs and not deadline.expired:
-                    self._climb_until(deadline.within(TURN))
-                    self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
-        finally:
-            for run in runs:
-                run.end()
+        return [engine for engine in engines if engine.available]
+
+    def _task(self) -> Task:
+        options = self._state.options
+        hint = None if self._descents is None or not len(self._descents.best) else self._descents.best[0]
+        return Task(self._state.deadline.remaining, hint, options.seed, options.keep_proof is not None)
 
     def _proved(self, level: EvidenceLevel, **parts: Any) -> EvidenceLevel:
         """PROOF where a proof is wanted and the section made of ``parts`` passes its check, else ``level``."""
@@ -356,20 +366,25 @@ class BoxWork:
         return False
 
     def _climb_until(self, deadline: Deadline) -> None:
-        falsifier = self._falsifier
+        reduced, counts = self._reduced, self._box.levels.count
+        if reduced is None or reduced.program is None:
+            return
+        if self._descents is None:
+            self._descents = Descents(reduced.program, self._state.options.seed)
         while not deadline.expired and self._state.witness is None:
-            goals = np.array(self.open)
-            for goal in goals[np.argsort(-falsifier.best[goals])][:3]:
-                falsifier.climb(int(goal), deadline)
-                if self._state.witness is not None or deadline.expired:
-                    break
-            else:
-                falsifier.descend(goals, deadline)
+            found = self._descents.search(deadline)
+            if found is None:
+                break
+            if self._falsifier.consider(reduced.point(found, counts)[None]) is None:
+                self._state.notes.append("the attack found a point that only rounding separates from a counterexample")
+                self._descents = Descents(reduced.program, self._falsifier.evaluations)
+        self._falsifier.consider(np.array([reduced.point(levels, counts) for levels in self._descents.best]))
         self._learn()
 
     def _learn(self) -> None:
         """The best slacks seen are upper bounds on the margins."""
-        self._state.counts["points tried"] = self._falsifier.evaluations
+        tried = self._falsifier.evaluations + (0 if self._descents is None else self._descents.evaluations)
+        self._state.counts["points tried"] = tried
         for goal, position in enumerate(self._box.positions):
             if self._box.goals[goal].exact:
                 upper = -float(self._falsifier.best[goal])

@@ -21,7 +21,8 @@ def check_proof(
     ] = None,
     together: Annotated[str, typer.Option(help="How, as for verify.")] = "same",
     export: Annotated[
-        Path | None, typer.Option(help="Folder for formulas and steps as DIMACS and DRAT, for other checkers.")
+        Path | None,
+        typer.Option(help="Folder for formulas and steps, as DIMACS and DRAT or OPB and VeriPB."),
     ] = None,
 ) -> None:
     """Does PROOF show that no input in SPEC's region satisfies it?  Prints accepted, or why not with exit code 2."""
@@ -82,14 +83,20 @@ def checked(
 def _export(folder: Path, number: int, section: object, program: object) -> None:
     """Write the formula and the steps of one box."""
     from verifier.encodings.sat.program import Program
+    from verifier.encodings.sat.pseudo_boolean import PSEUDO_BOOLEAN, gate_constraints
     from verifier.proofs.file import Section, formula_clauses
     from verifier.report.outputs import check_writable, write_whole
 
     assert isinstance(section, Section)
     assert isinstance(program, Program)
-    variables, clauses = formula_clauses(section, program)
-    lines = [f"p cnf {variables} {len(clauses)}", *(" ".join(map(str, [*clause, 0])) for clause in clauses)]
-    for name, text in (("cnf", lines), ("drat", section.steps)):
+    steps = "\n".join(section.steps) + "\n"
+    if section.counter == PSEUDO_BOOLEAN:
+        files = {"opb": gate_constraints(program).opb(), "pbp": steps}
+    else:
+        variables, clauses = formula_clauses(section, program)
+        lines = [f"p cnf {variables} {len(clauses)}", *(" ".join(map(str, [*clause, 0])) for clause in clauses)]
+        files = {"cnf": "\n".join(lines) + "\n", "drat": steps}
+    for name, text in files.items():
         path = folder / f"box{number + 1}.{name}"
         check_writable(path)
-        write_whole(path, "\n".join(text) + "\n")
+        write_whole(path, text)

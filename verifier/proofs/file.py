@@ -8,6 +8,8 @@
     formula later modulo           or: the CNF of the layers behind the first, with the conflicts' clauses,
     1 -7 0                             refuted by these DRUP steps                         (see ``rup``)
     d 1 -7 0
+    formula whole pseudo-boolean   or: the program in pseudo-Boolean constraints
+    l 1                                refuted by cutting planes                           (see ``cutting_planes``)
     end
 
 Gates and variables count from 1.  ``formula whole FORM`` is the CNF of the whole program, and takes no conflicts.  The
@@ -26,6 +28,7 @@ from verifier.deadline import Deadline
 from verifier.encodings.sat.cardinality import COUNTERS
 from verifier.encodings.sat.gates import gate_formula, later_formula
 from verifier.encodings.sat.program import Program
+from verifier.encodings.sat.pseudo_boolean import PSEUDO_BOOLEAN, gate_constraints
 from verifier.errors import ProofError
 from verifier.proofs.conflict import Conflict, refutes
 
@@ -37,7 +40,8 @@ class Section:
     """Why the program of box ``box`` has no solution.
 
     order: of the gates, for a proof by exhaustion; None for one in clauses.
-    whole: whether the formula is that of the whole program; counter: its form; steps: in DRAT's text form.
+    whole: whether the formula is that of the whole program; counter: its form; steps: in DRAT's text form, or VeriPB's
+    for the pseudo-Boolean form.
     """
 
     box: int
@@ -104,15 +108,22 @@ def check_section(section: Section, program: Program, deadline: Deadline) -> str
         from verifier.proofs.tabulation import all_fail
 
         return all_fail(program, section.order, section.conflicts, deadline)
-    from verifier.proofs.rup import check_rup
-
     if section.whole and section.conflicts:
         return "a formula of the whole program takes no conflicts"
+    if section.counter == PSEUDO_BOOLEAN:
+        from verifier.proofs.cutting_planes import check_cutting_planes
+
+        if not section.whole:
+            return "the pseudo-Boolean form is of the whole program only"
+        formula = gate_constraints(program)
+        return check_cutting_planes(formula.variables, formula.constraints, section.steps)
+    from verifier.proofs.rup import check_rup
+
     return check_rup(*formula_clauses(section, program), section.steps)
 
 
 def formula_clauses(section: Section, program: Program) -> tuple[int, list[list[int]]]:
-    """The number of variables and the clauses that the steps of a section refute."""
+    """The number of variables and the clauses that the DRUP steps of a section refute."""
     formula = gate_formula(program, section.counter) if section.whole else later_formula(program, section.counter)
     return formula.variables, [*formula.clauses, *(conflict.clause for conflict in section.conflicts)]
 
@@ -139,11 +150,14 @@ def _section(lines: list[str], at: int) -> tuple[Section, int]:
         raise ValueError(word)
     conflicts: list[Conflict] = []
     order: tuple[int, ...] | None = None
-    whole, counter, steps = False, "modulo", []
+    formula, whole, counter, steps = False, False, "modulo", []
     at += 1
     while lines[at] != "end":
         word, *rest = lines[at].split()
-        if word == "pol":
+        if formula:
+            # Steps of the pseudo-Boolean form have words of their own.
+            steps.append(lines[at])
+        elif word == "pol":
             pairs = [term.split("*") for term in rest]
             gates = np.array([int(gate) for gate, _ in pairs], np.int64)
             if np.any(gates == 0):
@@ -152,10 +166,11 @@ def _section(lines: list[str], at: int) -> tuple[Section, int]:
         elif word == "tabulate":
             order = tuple(int(gate) - 1 for gate in rest)
         elif word == "formula":
+            formula = True
             whole, counter = {"whole": True, "later": False}[rest[0]], rest[1]
-            if counter not in COUNTERS:
+            if counter not in (*COUNTERS, PSEUDO_BOOLEAN):
                 raise ValueError(counter)
         else:
-            steps.append(lines[at])
+            raise ValueError(word)
         at += 1
     return Section(int(box), digest, tuple(conflicts), order, whole, counter, tuple(steps)), at + 1

@@ -59,8 +59,8 @@ def check_rup(variables: int, clauses: Sequence[Sequence[int]], steps: Iterable[
     bad = _run(
         variables,
         given,
-        np.array(_doubled(literals), np.int64),
-        np.array(starts, np.int64),
+        np.array(_doubled(literals), np.int32),
+        np.array(starts, np.int32),
         np.array(actions, np.int64),
     )
     if bad == DERIVED:
@@ -173,10 +173,10 @@ def _run(variables, given, literals, starts, actions):  # type: ignore[no-untype
     """DERIVED, EXHAUSTED, or the number of the first lemma that does not follow."""
     count = len(starts) - 1
     values = np.zeros(2 * variables + 2, np.int8)
-    trail = np.zeros(2 * variables + 2, np.int64)
-    watches = np.full(2 * count, -1, np.int64)
-    following = np.full(2 * count, -1, np.int64)
-    first = np.full(2 * variables + 2, -1, np.int64)
+    trail = np.zeros(2 * variables + 2, np.int32)
+    watches = np.full(2 * count, -1, np.int32)
+    following = np.full(2 * count, -1, np.int32)
+    first = np.full(2 * variables + 2, -1, np.int32)
     size = 0
     for clause in range(given):
         size, conflict = _attach(clause, values, trail, size, literals, starts, watches, following, first)

@@ -1,4 +1,4 @@
-"""The engines that decide programs of gates, each in a killable process: CP-SAT, HiGHS, and CNF solvers.
+"""The engines that decide programs of gates, each in a killable process: CP-SAT, Exact, HiGHS, and CNF solvers.
 
 What an engine says is checked here: levels that it returns must satisfy the program, in integers.
 """
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from verifier.encodings.milp.gates import gate_milp
 from verifier.encodings.sat.gates import gate_formula
 from verifier.encodings.sat.program import Program, Rows
+from verifier.encodings.sat.pseudo_boolean import PSEUDO_BOOLEAN, gate_constraints
 from verifier.errors import OptionError, SolverError
-from verifier.solve import cnf_run, cp_sat_run, highs_run
+from verifier.solve import cnf_run, cp_sat_run, exact_run, highs_run
 from verifier.solve.arrays import program as arrays
 from verifier.solve.worker import Worker
 
@@ -31,7 +32,7 @@ COUNTER = "modulo"
 class GateAnswer:
     """sat: True with levels (levels,), False, or None where the engine gave up for the reason ``detail``.
 
-    steps: of a DRAT proof about ``gate_formula(program)``, from engines that make one.
+    steps: of a proof about the formula that the engine was given, from engines that make one when asked to.
     """
 
     sat: bool | None
@@ -40,27 +41,46 @@ class GateAnswer:
     steps: tuple[str, ...] | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Task:
+    """hint: levels (levels,) to start from, None without.  proof: whether steps are wanted with a "no"."""
+
+    seconds: float
+    hint: Integers | None = None
+    seed: int = 0
+    proof: bool = False
+
+
 @dataclass(frozen=True)
 class GateEngine:
-    """needs: the module to import, and the package that has it."""
+    """needs: the module to import, the package that has it, and our extra that installs it ("" for none).
+
+    form: that of the formula, as proof files name it; "" for engines without proofs.
+    """
 
     name: str
     script: str
-    needs: tuple[str, str]
-    request: Callable[[Program, float, Integers | None, int], Any]
+    needs: tuple[str, str, str]
+    request: Callable[[Program, Task], Any]
     answer: Callable[[Any, Program], GateAnswer | None]
+    form: str = ""
 
     @property
     def available(self) -> bool:
         return find_spec(self.needs[0]) is not None
 
+    @property
+    def remedy(self) -> str:
+        """What to do where it is not available."""
+        return f"pip install 'nn-verifier[{self.needs[2]}]'" if self.needs[2] else f"pip install {self.needs[1]}"
+
 
 class Run:
     """One engine at work on one program."""
 
-    def __init__(self, engine: GateEngine, program: Program, seconds: float, hint: Integers | None, seed: int) -> None:
+    def __init__(self, engine: GateEngine, program: Program, task: Task) -> None:
         self.engine, self.program = engine, program
-        self._worker = Worker(engine.script, engine.request(program, seconds, hint, seed))
+        self._worker = Worker(engine.script, engine.request(program, task))
 
     def poll(self, seconds: float) -> GateAnswer | None:
         """The answer, or None while there is none.  Raises SolverError for levels that are no solution."""
@@ -77,6 +97,10 @@ class Run:
                 raise SolverError(f"{self.engine.name} returned levels that do not satisfy the program")
         return answer
 
+    def pause(self, paused: bool) -> None:
+        """Stop the process, or let it go on: engines take turns on one core."""
+        self._worker.pause(paused)
+
     def end(self) -> None:
         self._worker.end()
 
@@ -87,9 +111,7 @@ def gate_engine(name: str) -> GateEngine:
         raise OptionError(f"unknown engine {name!r}; use one of {', '.join(('auto', 'patterns', 'lazy', *ENGINES))}")
     engine = ENGINES[name]
     if not engine.available:
-        raise OptionError(
-            f"the engine {name} needs the package {engine.needs[1]}; install it with: pip install 'nn-verifier[bnn]'"
-        )
+        raise OptionError(f"the engine {name} needs the package {engine.needs[1]}; install it with: {engine.remedy}")
     return engine
 
 
@@ -97,14 +119,14 @@ def _rows(rows: Rows) -> list[tuple[Integers, Integers, int]]:
     return [rows.row(i) for i in range(len(rows))]
 
 
-def _cp_sat_request(program: Program, seconds: float, hint: Integers | None, seed: int) -> cp_sat_run.Request:
+def _cp_sat_request(program: Program, task: Task) -> cp_sat_run.Request:
     return cp_sat_run.Request(
         counts=program.counts,
         layers=[_rows(layer) for layer in program.layers],
         asserted=_rows(program.asserted),
-        hint=hint,
-        seconds=seconds,
-        parameters={"random_seed": seed},
+        hint=task.hint,
+        seconds=task.seconds,
+        parameters={"random_seed": task.seed},
     )
 
 
@@ -113,11 +135,11 @@ def _plain_answer(message: Any, program: Program) -> GateAnswer:
     return GateAnswer(verdict, message["levels"], message["detail"])
 
 
-def _highs_request(program: Program, seconds: float, hint: Integers | None, seed: int) -> highs_run.Request:
+def _highs_request(program: Program, task: Task) -> highs_run.Request:
     return highs_run.Request(
         program=arrays(gate_milp(program)),
-        options={"threads": 1, "random_seed": seed},
-        seconds=seconds,
+        options={"threads": 1, "random_seed": task.seed},
+        seconds=task.seconds,
         start=None,
         stop_above=np.inf,
         period=1.0,
@@ -141,31 +163,62 @@ def _highs_answer(message: Any, program: Program) -> GateAnswer | None:
     return GateAnswer(None, None, message["status"])
 
 
-def _cnf_request(solver: str) -> Callable[[Program, float, Integers | None, int], cnf_run.Request]:
-    def request(program: Program, seconds: float, hint: Integers | None, seed: int) -> cnf_run.Request:
+def _cnf_request(solver: str) -> Callable[[Program, Task], cnf_run.Request]:
+    def request(program: Program, task: Task) -> cnf_run.Request:
         formula = gate_formula(program, COUNTER)
         phases = []
-        for order, level in zip(formula.levels, [] if hint is None else hint.tolist(), strict=hint is not None):
+        for order, level in zip(formula.levels, _listed(task.hint), strict=task.hint is not None):
             phases += [literal if j < level else -literal for j, literal in enumerate(order)]
-        return cnf_run.Request(solver=solver, clauses=formula.clauses, assumed_phases=phases, proof=True)
+        return cnf_run.Request(solver=solver, clauses=formula.clauses, assumed_phases=phases, proof=task.proof)
 
     return request
 
 
+def _listed(hint: Integers | None) -> list[int]:
+    return [] if hint is None else hint.tolist()
+
+
 def _cnf_answer(message: Any, program: Program) -> GateAnswer:
     if message["status"] == "unsat":
-        return GateAnswer(False, steps=tuple(message["steps"] or ()))
+        return GateAnswer(False, steps=None if message["steps"] is None else tuple(message["steps"]))
     if message["status"] == "sat":
         return GateAnswer(True, gate_formula(program, COUNTER).decode(message["model"]))
     return GateAnswer(None, None, message["detail"])
 
 
+def _exact_request(program: Program, task: Task) -> exact_run.Request:
+    formula = gate_constraints(program)
+    hint = None
+    if task.hint is not None:
+        # The order variables of the levels are the formula's first.
+        hint = [int(j < level) for count, level in zip(program.counts, task.hint, strict=True) for j in range(count)]
+    return exact_run.Request(
+        variables=formula.variables,
+        constraints=[(row.coefficients, row.literals, row.degree) for row in formula.constraints],
+        hint=hint,
+        seconds=task.seconds,
+        seed=task.seed,
+        proof=task.proof,
+    )
+
+
+def _exact_answer(message: Any, program: Program) -> GateAnswer:
+    if message["status"] == "unsat":
+        return GateAnswer(False, steps=None if message["steps"] is None else tuple(message["steps"]))
+    if message["status"] == "sat":
+        return GateAnswer(True, gate_constraints(program).decode(message["values"]))
+    return GateAnswer(None, None, message["detail"])
+
+
+_PYSAT = ("pysat", "python-sat", "bnn")
+
 ENGINES = {
     engine.name: engine
     for engine in (
-        GateEngine("cp-sat", "cp_sat_run.py", ("ortools", "ortools"), _cp_sat_request, _plain_answer),
-        GateEngine("glucose", "cnf_run.py", ("pysat", "python-sat"), _cnf_request("glucose4"), _cnf_answer),
-        GateEngine("cadical", "cnf_run.py", ("pysat", "python-sat"), _cnf_request("cadical153"), _cnf_answer),
-        GateEngine("highs", "highs_run.py", ("highspy", "highspy"), _highs_request, _highs_answer),
+        GateEngine("cp-sat", "cp_sat_run.py", ("ortools", "ortools", "bnn"), _cp_sat_request, _plain_answer),
+        GateEngine("exact", "exact_run.py", ("exact", "exact", "exact"), _exact_request, _exact_answer, PSEUDO_BOOLEAN),
+        GateEngine("glucose", "cnf_run.py", _PYSAT, _cnf_request("glucose4"), _cnf_answer, COUNTER),
+        GateEngine("cadical", "cnf_run.py", _PYSAT, _cnf_request("cadical153"), _cnf_answer, COUNTER),
+        GateEngine("highs", "highs_run.py", ("highspy", "highspy", ""), _highs_request, _highs_answer),
     )
 }

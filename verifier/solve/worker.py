@@ -61,6 +61,14 @@ class Worker:
             raise EOFError(f"the process ended (exit code {self._process.wait()})")
         return message
 
+    def pause(self, paused: bool) -> None:
+        """Stop the process, or let it go on."""
+        import psutil
+
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self._process.pid)
+            (process.suspend if paused else process.resume)()
+
     def end(self) -> None:
         """End the process, whatever it is doing."""
         self._process.kill()
