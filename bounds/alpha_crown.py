@@ -27,7 +27,7 @@ from verifier.model.network import Network
 
 BYTES = 2**25
 """For the slopes of the rows that ascend together."""
-KEPT_BYTES = 2**28
+KEPT_BYTES = 2**27
 """For the slopes that are kept; a network with more keeps none."""
 
 
