@@ -1,15 +1,16 @@
 """Cuts for single neurons: the convex hull of a ReLU over the box of its terms.
 
-The triangle knows of a neuron's input z only its range.  With  z = b + sum of Y_p  and every term Y_p in [L_p, U_p], for
-any set I of terms and any h not in I
+The triangle knows of a neuron's input z only its range.  With  z = b + sum of Y_p  and every term Y_p in [L_p, U_p],
+for any set I of terms and any h not in I
 
     relu(z)  <=  sum over I of (Y_p - L_p)  +  g (Y_h - L_h)  +  d,      g in [0, 1]
 
-holds where  d >= 0,  d >= l - g (U_h - L_h)  and  d >= l - (U_h - L_h)  with  l = b + sum over I of L_p + sum over the
-rest of U_p:  the right side is then at least 0, and at least z at both ends of Y_h, between which it is linear.  With d = 0
-and  g = l / (U_h - L_h)  where l changes its sign these are the facets of the hull (Anderson et al., "Strong mixed-integer
-programming formulations for trained neural networks", Mathematical Programming 183, 2020, proposition 12).  There are
-exponentially many; the one that a point breaks most comes from sorting the terms by (Y_p - L_p) / (U_p - L_p).
+holds where  d >= 0,  d >= l - g (U_h - L_h)  and  d >= l - (U_h - L_h)  with  l = b + sum over I of L_p + sum over
+the rest of U_p:  the right side is then at least 0, and at least z at both ends of Y_h, between which it is linear.
+With d = 0 and  g = l / (U_h - L_h)  where l changes its sign these are the facets of the hull (Anderson et al., "Strong
+mixed-integer programming formulations for trained neural networks", Mathematical Programming 183, 2020, proposition
+12).  There are exponentially many; the one that a point breaks most comes from sorting the terms by
+(Y_p - L_p) / (U_p - L_p).
 
 Departure from the paper: a term is not a column times its weight but the sum over a group of columns that depend on one
 input (``terms``), whose range is smaller.

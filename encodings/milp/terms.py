@@ -118,7 +118,9 @@ class Terms:
         if not len(expression):
             return np.zeros(0), np.zeros(0)
         low, high = self.parts(expression.matrix.toarray())
-        slack = 2 * gamma(self.groups + 8) * (np.maximum(np.abs(low), np.abs(high)).sum(1) + np.abs(expression.constant))
+        slack = (
+            2 * gamma(self.groups + 8) * (np.maximum(np.abs(low), np.abs(high)).sum(1) + np.abs(expression.constant))
+        )
         slack = slack + 1.001 * expression.error + TINY
         return low.sum(1) + expression.constant - slack, high.sum(1) + expression.constant + slack
 

@@ -251,13 +251,20 @@ def _branch(
 def _cut(
     question: Question, record: Record, deadline: Deadline, options: RadiusOptions, generator: torch.Generator
 ) -> None:
-    """Branch and cut for most of the time, after a first turn of the search for the distance, which small networks end."""
+    """Branch and cut for most of the time, after a turn of the search for the distance: that ends small networks."""
     if _enough(record, options):
         return
     _Branching(question, record, _most(question, record, options), deadline, options, generator).work(
         deadline.within(options.first_turn)
     )
-    cut(question, record, deadline.share(options.cut_share), options.tolerance, generator, lambda: _enough(record, options))
+    cut(
+        question,
+        record,
+        deadline.share(options.cut_share),
+        options.tolerance,
+        generator,
+        lambda: _enough(record, options),
+    )
 
 
 def _split_inputs(question: Question, record: Record, radius: float, deadline: Deadline) -> bool:

@@ -1,8 +1,8 @@
 """Decide linf balls by branch and cut, and learn from its points: the last and strongest engine for ``linf``.
 
 Every ball is a decision: is there a counterexample within this distance?  Per target a linear program with hull cuts,
-branched on ReLU phases (``search.branch_and_cut``).  Solutions of the relaxations are where the network is nearly wrong,
-and the best starts for an attack that there are: on mnist_wk17a, image 1, they lead to a counterexample at 0.1384 where
+branched on ReLU phases (``search.branch_and_cut``).  Solutions of the relaxations are where the network is nearly
+wrong, and the best starts for an attack that there are: on mnist_wk17a, image 1, they lead to a counterexample at 0.1384 where
 gradient attacks of half a minute end at 0.1417.  So balls that are not decided help from above.
 
 The next ball lies between what is certified and what is attained, by a share that grows with success.
@@ -37,8 +37,8 @@ ROOT = AscentOptions(iterations=12)
 ATTACK = FabOptions(steps=8, restarts=0)
 MOST_NEURONS = 3_000
 """Undecided ones; with more the programs take too long."""
-FIRST_STEP, LARGEST_STEP, LEAST_STEP = 0.5, 0.8, 0.02
-ONE_BALL = 0.35
+FIRST_STEP, LARGEST_STEP, LEAST_STEP = 0.4, 0.8, 0.02
+ONE_BALL = 0.3
 """Of the time left, for one ball."""
 HOPELESS, TRIED = 3.0, 12
 """A tree that would take so many times the time left is given up, after so many regions."""
@@ -81,7 +81,7 @@ def _decide(
     waiting = [i for i in torch.argsort(bounds, stable=True).tolist() if bounds[i] <= 0]
     if not waiting:
         return True
-    program = triangle_program(network, *(side.numpy() for side in ball.box()), nodes)
+    program = triangle_program(network, lower[0].numpy(), upper[0].numpy(), nodes)
     if program.level is not Level.RIGOROUS or not fits(program, CutOptions()):
         return None
     cuts = HullCuts(program)

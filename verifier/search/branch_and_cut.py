@@ -1,9 +1,9 @@
 """Branch and cut on ReLU phases: linear programs with hull cuts, closed by multipliers that are checked.
 
-One linear relaxation (``encodings.milp.triangle``) serves all regions: a split neuron is a changed bound and a changed row
-side, so the dual simplex method goes on where it stopped, and the cuts (``encodings.milp.hull_cuts``) hold everywhere and
-stay.  The neuron to split is the one whose relaxation is violated most, weighted by what that is worth: the multipliers
-of its upper sides.  Depth first, which changes least from one program to the next.
+One linear relaxation (``encodings.milp.triangle``) serves all regions: a split neuron is a changed bound and a changed
+row side, so the dual simplex method goes on where it stopped, and the cuts (``encodings.milp.hull_cuts``) hold everywhere
+and stay.  The neuron to split is the one whose relaxation is violated most, weighted by what that is worth: the
+multipliers of its upper sides.  Depth first, which changes least from one program to the next.
 
 Where a network's undecided neurons read few inputs each, as after convolutions, the cuts close more at the root than
 thousands of regions do without them: mnist_wk17a, image 1 within 0.141, margin to 6: -3.77 with optimised slopes, -2.70
@@ -36,6 +36,7 @@ from verifier.solve.lp_certificate import certified_lower_bound
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
+Signs = NDArray[np.int8]
 Offer = Callable[[Array], object]
 """Told the inputs of a relaxation's solution, (n_inputs,)."""
 
@@ -44,8 +45,8 @@ Offer = Callable[[Array], object]
 class CutOptions:
     """rounds: of cuts at the root, at most; rounds_inside: in every other region.
 
-    gain: what a round has to gain to be followed by another one, against the distance to 0.  broken: by how much a point
-    has to break a cut.  exact: what counts as no violation of a neuron's phase.  most_entries: of the matrices, in all;
+    gain: what a round has to gain to be followed by another one, against the distance to 0.  broken: by how much a
+    point has to break a cut, and what it has to be worth against the best.  exact: what counts as no violation of a neuron's phase.  most_entries: of the matrices, in all;
     larger programs are left alone.
     """
 
@@ -59,7 +60,7 @@ class CutOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Solved:
-    """bound: proved.  point: (n,), of the relaxation.  prices: (m,), what one unit of each neuron's upper side is worth."""
+    """bound: proved.  point: (n,), of the relaxation.  prices: (m,), what a unit of each neuron's upper side is worth."""
 
     bound: float
     point: Array | None
@@ -86,14 +87,14 @@ class BranchAndCut:
         dense = cost.matrix.toarray()[0, : program.terms.count]
         self._model = program.model.costing(dense, float(cost.constant[0]), float(cost.error[0]))
         self._owner = np.tile(np.arange(len(program.neurons)), 2)
-        self._open: list[tuple[Array, float]] = [(np.zeros(len(program.neurons), np.int8), -np.inf)]
+        self._open: list[tuple[Signs, float]] = [(np.zeros(len(program.neurons), np.int8), -np.inf)]
         self._seconds = 0.0
         self.root, self.regions, self.closed_share, self.stuck = -np.inf, 0, 0.0, False
         try:
             self._highs = highs_run.load(arrays(self._model), {"threads": 1, "presolve": "off"})
         except RefusedError as refusal:
             raise SolverError(str(refusal)) from None
-        self._signs = np.zeros(len(program.neurons), np.int8)
+        self._signs: Signs = np.zeros(len(program.neurons), np.int8)
 
     @property
     def closed(self) -> bool:
@@ -114,7 +115,7 @@ class BranchAndCut:
         return self.root
 
     def work(self, deadline: Deadline, regions: int = 10**9) -> bool:
-        """Split until nothing is open, some region is stuck, the time or the regions are over; whether all is closed."""
+        """Split until nothing is open, a region is stuck, the time or the regions are over; whether all is closed."""
         self.bound_root(deadline)
         begun, last = time.monotonic(), self.regions + regions
         while self._open and not self.stuck and not deadline.expired and self.regions < last:
@@ -123,7 +124,7 @@ class BranchAndCut:
         self._seconds += time.monotonic() - begun
         return self.closed
 
-    def _take(self, signs: Array, known: float, rounds: int, deadline: Deadline) -> None:
+    def _take(self, signs: Signs, known: float, rounds: int, deadline: Deadline) -> None:
         """Bound one region; put its halves on the stack unless it is closed."""
         self._move_to(signs)
         solved = self._solve(deadline)
@@ -134,7 +135,7 @@ class BranchAndCut:
             cuts = self._hull.separate(solved.point, solved.prices, self._options.broken)
             if not len(cuts):
                 break
-            self._purge(keep=signs.any())
+            self._purge(keep=bool(signs.any()))
             self._add(cuts)
             again = self._solve(deadline)
             gained = again.bound - best
@@ -161,7 +162,7 @@ class BranchAndCut:
             child[neuron] = sign
             self._open.append((child, best))
 
-    def _branch(self, signs: Array, solved: _Solved) -> tuple[int | None, int]:
+    def _branch(self, signs: Signs, solved: _Solved) -> tuple[int | None, int]:
         """The neuron to split and the half to begin with: the one nearer to the solution, which is closed last."""
         if solved.point is None:
             return None, 1
@@ -191,7 +192,7 @@ class BranchAndCut:
         if solution.dual_valid:
             duals = np.array(solution.row_dual, dtype=np.float64)
         solved = status == highspy.HighsModelStatus.kOptimal and solution.value_valid
-        prices = np.bincount(self._owner, np.maximum(-duals, 0), len(self._program.neurons))
+        prices = np.bincount(self._owner, np.maximum(-duals, 0), len(self._program.neurons)).astype(np.float64)
         point = np.array(solution.col_value, dtype=np.float64) if solved else None
         if point is not None:
             self._offer(point[: self._program.terms.n_inputs])
@@ -199,14 +200,14 @@ class BranchAndCut:
 
     def _refuted(self) -> float:
         """Infinite where a dual ray proves that the region is empty."""
-        _, has_ray, values = self._highs.getDualRay()
+        _, has_ray, values = self._highs.getDualRay()  # type: ignore[attr-defined]  # the stubs lack it
         if not has_ray:
             return -np.inf
         ray = np.array(values, dtype=np.float64)
         nothing = self._model.costing(np.zeros(self._model.n_columns), 0.0)
         return np.inf if max(certified_lower_bound(nothing, side) for side in (ray, -ray)) > 0 else -np.inf
 
-    def _move_to(self, signs: Array) -> None:
+    def _move_to(self, signs: Signs) -> None:
         """Change what is different from the last region, in HiGHS and in the model that certificates speak of."""
         changed = np.flatnonzero(signs != self._signs)
         if not len(changed):
@@ -265,4 +266,3 @@ class BranchAndCut:
             row_error=model.row_error[kept],
         )
         self._owner = self._owner[kept]
-
