@@ -2,8 +2,8 @@
 
 Every ball is a decision: is there a counterexample within this distance?  Per target a linear program with hull cuts,
 branched on ReLU phases (``search.branch_and_cut``).  Solutions of the relaxations are where the network is nearly
-wrong, and the best starts for an attack that there are: on mnist_wk17a, image 1, they lead to a counterexample at 0.1384 where
-gradient attacks of half a minute end at 0.1417.  So balls that are not decided help from above.
+wrong, and the best starts for an attack that there are: on mnist_wk17a, image 1, they lead to a counterexample at
+0.1384 where gradient attacks of half a minute end at 0.1417.  So balls that are not decided help from above.
 
 The next ball lies between what is certified and what is attained, by a share that grows with success.
 """

@@ -1,8 +1,8 @@
 """Branch and cut on ReLU phases: linear programs with hull cuts, closed by multipliers that are checked.
 
 One linear relaxation (``encodings.milp.triangle``) serves all regions: a split neuron is a changed bound and a changed
-row side, so the dual simplex method goes on where it stopped, and the cuts (``encodings.milp.hull_cuts``) hold everywhere
-and stay.  The neuron to split is the one whose relaxation is violated most, weighted by what that is worth: the
+row side, so the dual simplex method goes on where it stopped, and the cuts (``encodings.milp.hull_cuts``) hold
+everywhere and stay.  The neuron to split is the one whose relaxation is violated most, weighted by what that is worth: the
 multipliers of its upper sides.  Depth first, which changes least from one program to the next.
 
 Where a network's undecided neurons read few inputs each, as after convolutions, the cuts close more at the root than
@@ -46,8 +46,8 @@ class CutOptions:
     """rounds: of cuts at the root, at most; rounds_inside: in every other region.
 
     gain: what a round has to gain to be followed by another one, against the distance to 0.  broken: by how much a
-    point has to break a cut, and what it has to be worth against the best.  exact: what counts as no violation of a neuron's phase.  most_entries: of the matrices, in all;
-    larger programs are left alone.
+    point has to break a cut, and what it has to be worth against the best.  exact: what counts as no violation of a
+    neuron's phase.  most_entries: of the matrices, in all; larger programs are left alone.
     """
 
     rounds: int = 8
@@ -60,7 +60,7 @@ class CutOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Solved:
-    """bound: proved.  point: (n,), of the relaxation.  prices: (m,), what a unit of each neuron's upper side is worth."""
+    """bound: proved.  point: (n,), of the relaxation.  prices: (m,), what each neuron's upper side is worth per unit."""
 
     bound: float
     point: Array | None
