@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from support import networks
-from support.oracle import minimum_margin
+from support.oracle import minimum_distance, minimum_margin
+from support.replay import TorchReplay
 from verifier.bounds.crown import intermediate_bounds
 from verifier.deadline import Deadline
 from verifier.encodings.milp.hull_cuts import HullCuts
 from verifier.encodings.milp.triangle import triangle_program
 from verifier.model.network import Network, Node
+from verifier.model.read import Model
+from verifier.radius.cutting import cut
+from verifier.radius.fab import FabOptions, fab
+from verifier.radius.incumbent import Incumbent
+from verifier.radius.question import question
+from verifier.radius.record import Record
 from verifier.search.branch_and_cut import BranchAndCut, CutOptions
 from verifier.vnnlib.spec import Disjunct, LinearConstraints
 
@@ -104,7 +114,38 @@ def test_branch_and_cut_agrees_with_enumeration(seed):
 
 def program_with_margin(program, row: np.ndarray, shift: float):
     """The same program with ``row`` of the output larger by ``shift``."""
-    from dataclasses import replace
-
     constant = program.output.constant + shift * row / (row @ row)
     return replace(program, output=replace(program.output, constant=constant))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_balls_decided_by_cuts_close_in_on_the_distance(seed):
+    """Without any other engine: from what an attack finds to the distance that enumeration finds."""
+    network, lower, upper = cases(seed)
+    if network.n_outputs < 2:
+        pytest.skip("one output has no classes")
+    x = ((lower + upper) / 2).astype(np.float32).astype(np.float64)
+    model = Model(network, TorchReplay(network), Path("model.onnx"), "")
+    asked = question(model, x, bounds=(-4.0, 4.0))
+    constraints = LinearConstraints(
+        np.zeros((1, len(x))), asked.rows.outputs[0].numpy(), np.zeros(1), np.zeros(1, bool)
+    )
+    assert len(asked.targets) == 1
+    whole = Disjunct(np.full(len(x), -4.0), np.full(len(x), 4.0), constraints)
+    true = minimum_distance(network, whole, x, "linf", np.ones(len(x)))
+    record = Record(Incumbent(asked))
+    generator = torch.Generator().manual_seed(seed)
+    record.incumbent.offer(np.random.default_rng(seed).uniform(-4, 4, (500, len(x))))
+    fab(asked, record.incumbent, Deadline.after(10), FabOptions(), generator)
+    record.see("attack")
+    assert np.isfinite(record.adversarial) == np.isfinite(true)
+    if np.isinf(true):
+        return
+
+    def enough() -> bool:
+        return record.adversarial - record.certified < 1e-3
+
+    cut(asked, record, Deadline.after(60), 1e-3, generator, enough)
+    assert record.certified <= true + 1e-6
+    assert true <= record.adversarial + 1e-6
+    assert enough()

@@ -2,8 +2,8 @@
 
 One linear relaxation (``encodings.milp.triangle``) serves all regions: a split neuron is a changed bound and a changed
 row side, so the dual simplex method goes on where it stopped, and the cuts (``encodings.milp.hull_cuts``) hold
-everywhere and stay.  The neuron to split is the one whose relaxation is violated most, weighted by what that is worth: the
-multipliers of its upper sides.  Depth first, which changes least from one program to the next.
+everywhere and stay.  The neuron to split is the one whose relaxation is violated most, weighted by what that is worth:
+the multipliers of its upper sides.  Depth first, which changes least from one program to the next.
 
 Where a network's undecided neurons read few inputs each, as after convolutions, the cuts close more at the root than
 thousands of regions do without them: mnist_wk17a, image 1 within 0.141, margin to 6: -3.77 with optimised slopes, -2.70
@@ -60,7 +60,7 @@ class CutOptions:
 
 @dataclass(frozen=True, eq=False)
 class _Solved:
-    """bound: proved.  point: (n,), of the relaxation.  prices: (m,), what each neuron's upper side is worth per unit."""
+    """bound: proved.  point: (n,), of the relaxation.  prices: (m,), what each neuron's upper side is worth."""
 
     bound: float
     point: Array | None
