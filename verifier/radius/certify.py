@@ -1,11 +1,12 @@
 """The distance of the nearest counterexample, from both sides, at any time.
 
     attack     the nearest counterexample that projections on linearised boundaries find (``fab``), and for linf the
-               gradient attack within ever smaller boxes; onnxruntime confirms every one
+               gradient attack within ever smaller boxes (``descent``); onnxruntime confirms every one
     crown      the largest ball that plain CROWN certifies, by bisection
     branch     best-first branch and bound on ReLU phases inside the ball of the nearest counterexample; the bound of a
                region is the distance at which its linear relaxation first allows one, so one search serves all radii,
                and its least bound is certified at any moment.  In turns with attacks from the worst regions
+    cut        linf, where a first turn of that leaves a gap: ball after ball by branch and cut (``cutting``)
 
 After Tjeng, Xiao and Tedrake (ICLR 2019), who minimise the distance by a MILP; HiGHS has no Euclidean objective, and
 its word is not rigorous.  The norm l0 counts, and has a search of its own (``l0``).
