@@ -134,7 +134,6 @@ def _attack(
     record.see("attack")
     if question.ball.norm is Norm.LINF and not question.joint:
         _shrink(question, record, deadline, options.seed, waves=2)
-        descend(question, incumbent, deadline.share(0.4), generator, options.descent, lambda: record.see("attack"))
 
 
 def _shrink(question: Question, record: Record, deadline: Deadline, seed: int, waves: int) -> None:
@@ -256,8 +255,12 @@ def _cut(
     if _enough(record, options):
         return
     _Branching(question, record, _most(question, record, options), deadline, options, generator).work(
-        deadline.within(options.first_turn)
+        deadline.within(4 * options.first_turn)
     )
+    if _enough(record, options):
+        return
+    pause = deadline.share(options.attack_share / 2)
+    descend(question, record.incumbent, pause, generator, options.descent, lambda: record.see("attack"))
     cut(
         question,
         record,
