@@ -1,16 +1,18 @@
 """Distances of the nearest counterexamples of the Wong-Kolter network on MNIST, and the decision problem beside them.
 
-    python -m verifier.benchmarks.radius_wk17a --images 100 --timeout 120 --results radii.csv
+    python -m verifier.benchmarks.radius_wk17a --index 0:100 --timeout 120 --journal radii.jsonl
 
-Every image is also asked whether it is robust within ``epsilon``; the radius has to agree.
+Every image is also asked whether it is robust within ``epsilon``; the radius has to agree.  The journal gets one line
+of JSON per image as it comes; images that are in it already are not run again, so slices add up to the whole.
 """
 
 from __future__ import annotations
 
-import csv
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from verifier.api import load
@@ -21,6 +23,7 @@ from verifier.radius.record import Radius
 from verifier.verdict import Verdict
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
 def agreement(found: Radius, epsilon: float, verdict: Verdict) -> str:
@@ -32,41 +35,69 @@ def agreement(found: Radius, epsilon: float, verdict: Verdict) -> str:
     return "open"
 
 
+def recorded(journal: Path | None, settings: dict[str, float]) -> dict[int, dict[str, Any]]:
+    """The images in the journal that were run with these settings, by index."""
+    if journal is None or not journal.exists():
+        return {}
+    records = [json.loads(line) for line in journal.read_text().splitlines()]
+    return {record["image"]: record for record in records if settings.items() <= record.items()}
+
+
+def summary(records: list[dict[str, Any]], tolerance: float, epsilon: float) -> str:
+    """Shares closed and agreeing, and quantiles of the gaps."""
+    gaps = np.array([record["adversarial"] - record["certified"] for record in records])
+    closed = int((gaps <= tolerance).sum())
+    counts = {word: sum(record["agreement"] == word for record in records) for word in ("agrees", "open", "DIFFERS")}
+    quantiles = ", ".join(f"{q:.0%} {v:.4f}" for q, v in zip(QUANTILES, np.quantile(gaps, QUANTILES), strict=True))
+    return (
+        f"{closed} of {len(records)} closed to {tolerance:g}; gaps: {quantiles}\n"
+        f"decision at {epsilon:g}: {counts['agrees']} agree, {counts['open']} open, {counts['DIFFERS']} differ"
+    )
+
+
 def main(
-    images: Annotated[int, typer.Option(help="How many test images, from the first.")] = 100,
-    first: Annotated[int, typer.Option(help="Where to start.")] = 0,
+    index: Annotated[str, typer.Option(help="Which test images: 0:100, 7, 3,5,8 ...")] = "0:100",
     epsilon: Annotated[float, typer.Option(help="Of the decision problem.")] = 0.1,
     tolerance: Annotated[float, typer.Option(help="Of the radius.")] = 1e-3,
-    timeout: Annotated[float, typer.Option(help="Seconds per image.")] = 120.0,
+    timeout: Annotated[
+        float, typer.Option(help="Seconds per image, for the radius and again for the decision.")
+    ] = 120.0,
     shared: Annotated[Path, typer.Option(help="Where benchmarks/ and datasets/ lie.")] = SHARED,
-    results: Annotated[Path | None, typer.Option(help="Write one CSV row per image.")] = None,
+    journal: Annotated[
+        Path | None, typer.Option(help="One line of JSON per image; what is in it is not redone.")
+    ] = None,
 ) -> None:
     """Run the benchmark and print the summary."""
     limit_threads(1)
     model = load(shared / "benchmarks/mnist_wk17a/onnx/wk17a_linf0.1.onnx")
-    shape = model.network.input_shape
-    data = read_data(shared / "datasets/mnist/t10k-images-idx3-ubyte.gz", shape, f"{first}:{first + images}")
+    data = read_data(shared / "datasets/mnist/t10k-images-idx3-ubyte.gz", model.network.input_shape, index)
     assert data.labels is not None
-    rows = []
-    for index, x, label in zip(data.indices, data.inputs, data.labels.tolist(), strict=True):
-        found = certified_radius(model, x, label, tolerance=tolerance, timeout=timeout)
-        decided = robust(model, x, label, epsilon=epsilon, timeout=timeout).verdict
-        rows.append(
-            (index, label, found.certified, found.adversarial, round(found.seconds, 2), str(decided),
-             agreement(found, epsilon, decided))
-        )  # fmt: skip
-        print(*rows[-1], flush=True)
-    closed = sum(row[3] - row[2] <= tolerance for row in rows)
-    gaps = sorted(row[3] - row[2] for row in rows)
-    agreed = sum(row[-1] == "agrees" for row in rows)
-    print(
-        f"{closed} of {len(rows)} closed to {tolerance:g}, median gap {gaps[len(gaps) // 2]:.4f}; "
-        f"{agreed} agree with the decision at {epsilon:g}, {sum(row[-1] == 'DIFFERS' for row in rows)} differ"
-    )
-    if results is not None:
-        with results.open("w", newline="") as file:
-            head = ("image", "label", "certified", "adversarial", "seconds", "decision", "agreement")
-            csv.writer(file).writerows([head, *rows])
+    settings = {"epsilon": epsilon, "tolerance": tolerance, "timeout": timeout}
+    known = recorded(journal, settings)
+    records = []
+    for image, x, label in zip(data.indices, data.inputs, data.labels.tolist(), strict=True):
+        record = known.get(image)
+        if record is None:
+            found = certified_radius(model, x, label, tolerance=tolerance, timeout=timeout)
+            decided = robust(model, x, label, epsilon=epsilon, timeout=timeout).verdict
+            record = {
+                "image": image,
+                "label": label,
+                "certified": found.certified,
+                "adversarial": found.adversarial,
+                "seconds": round(found.seconds, 2),
+                "decision": str(decided),
+                "agreement": agreement(found, epsilon, decided),
+                **settings,
+            }
+            if journal is not None:
+                with journal.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+        gap = record["adversarial"] - record["certified"]
+        print(image, record["certified"], record["adversarial"], f"{gap:.4f}", record["seconds"], record["decision"],
+              record["agreement"], flush=True)  # fmt: skip
+        records.append(record)
+    print(summary(records, tolerance, epsilon))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def fab(
             break
         point = x.detach().requires_grad_(True)
         outputs = network.forward(point)
-        margin = _margin(question, outputs, chosen)
+        margin = margins(question, outputs, chosen)
         (gradient,) = torch.autograd.grad(margin.sum(), point)
         value = margin.detach()
         d = x - ball.centre
@@ -89,7 +89,7 @@ def fab(
     return bool(len(points)) and incumbent.offer(points)
 
 
-def _margin(question: Question, outputs: Tensor, chosen: Tensor) -> Tensor:
+def margins(question: Question, outputs: Tensor, chosen: Tensor) -> Tensor:
     """How far each point is from its own target, [K]."""
     own = outputs.gather(1, chosen[:, None]).squeeze(1)
     if not question.joint:

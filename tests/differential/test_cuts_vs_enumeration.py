@@ -1,0 +1,153 @@
+"""Hull cuts against sampled inputs, and branch and cut against exhaustive enumeration of activation patterns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from support import networks
+from support.oracle import minimum_distance, minimum_margin
+from support.replay import TorchReplay
+from verifier.bounds.crown import intermediate_bounds
+from verifier.deadline import Deadline
+from verifier.encodings.milp.hull_cuts import HullCuts
+from verifier.encodings.milp.triangle import triangle_program
+from verifier.model.network import Network, Node
+from verifier.model.read import Model
+from verifier.radius.cutting import cut
+from verifier.radius.fab import FabOptions, fab
+from verifier.radius.incumbent import Incumbent
+from verifier.radius.question import question
+from verifier.radius.record import Record
+from verifier.search.branch_and_cut import BranchAndCut, CutOptions
+from verifier.vnnlib.spec import Disjunct, LinearConstraints
+
+
+def thresholding(rng: np.random.Generator) -> Network:
+    """A dense network whose first neurons read one input each, but for a little of the others."""
+    network = networks.dense(rng, (3, 6, 5, 2))
+    first = network.nodes[1].operator
+    strong = torch.zeros_like(first.weight)
+    strong[torch.arange(6), torch.arange(6) % 3] = torch.from_numpy(rng.choice([-1.0, 1.0], 6))
+    weight = strong + 0.02 * first.weight
+    operator = type(first)(weight, 0.3 * first.bias)
+    nodes = list(network.nodes)
+    nodes[1] = Node(operator, nodes[1].inputs, nodes[1].shape)
+    return Network(tuple(nodes))
+
+
+def cases(seed: int) -> tuple[Network, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    make = (thresholding, lambda r: networks.dense(r, (3, 6, 5, 2)), networks.small_convolutional, networks.residual)
+    network = make[seed % 4](rng)
+    lower, upper = networks.box(rng, network.n_inputs, 0.6)
+    return network, lower, upper
+
+
+def program_of(network: Network, lower: np.ndarray, upper: np.ndarray):
+    nodes = intermediate_bounds(network, torch.from_numpy(lower)[None], torch.from_numpy(upper)[None])
+    return triangle_program(network, lower, upper, nodes)
+
+
+def columns_at(network: Network, program, x: np.ndarray) -> np.ndarray:
+    """The true values of all columns at inputs (K, n): (K, columns)."""
+    found = np.zeros((len(x), program.terms.count))
+    found[:, : x.shape[1]] = x
+    neurons = program.neurons
+    for i in range(len(neurons)):  # a neuron reads older columns only
+        pre = found @ neurons.pre.matrix[[i], : program.terms.count].toarray()[0] + neurons.pre.constant[i]
+        found[:, neurons.column[i]] = np.maximum(pre, 0)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_rows_and_cuts_hold_at_every_input(seed):
+    network, lower, upper = cases(seed)
+    program = program_of(network, lower, upper)
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 2, (2000, len(lower)))
+    inside = rng.uniform(0, 1, (2000, len(lower)))
+    x = lower + np.vstack([corners, inside]) * (upper - lower)
+    truth = columns_at(network, program, x)
+    y = network.forward(torch.from_numpy(x)).numpy()
+    assert np.allclose(truth @ program.output.matrix[:, : truth.shape[1]].toarray().T + program.output.constant, y)
+    model = program.model
+    values = truth @ model.rows.toarray().T
+    assert (values <= model.row_upper + model.row_error + 1e-12).all()
+    assert (values >= model.row_lower - model.row_error - 1e-12).all()
+    assert (truth >= model.lower - 1e-12).all()
+    assert (truth <= model.upper + 1e-12).all()
+    hull = HullCuts(program)
+    made = 0
+    for _ in range(60):
+        point = rng.uniform(model.lower, model.upper)
+        point[program.neurons.column] = model.upper[program.neurons.column]
+        cuts = hull.separate(point, np.ones(len(program.neurons)), 1e-6)
+        made += len(cuts)
+        assert (cuts.rows @ point > cuts.sides).all()
+        assert (truth @ cuts.rows.toarray().T <= cuts.sides + cuts.error + 1e-12).all()
+    assert made > 0 or not len(program.neurons)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_branch_and_cut_agrees_with_enumeration(seed):
+    network, lower, upper = cases(seed)
+    n_outputs = network.n_outputs
+    row = np.eye(n_outputs)[0] - (np.eye(n_outputs)[1] if n_outputs > 1 else 0)
+    free = LinearConstraints(np.zeros((1, len(lower))), row[None], np.zeros(1), np.zeros(1, bool))
+    least = minimum_margin(network, Disjunct(lower, upper, free))[0]
+    program = program_of(network, lower, upper)
+    root = BranchAndCut(program, HullCuts(program), row, lambda x: None)
+    root.bound_root(Deadline.after(30))
+    assert root.root <= least + 1e-7
+    # Shift the output so that the least margin is just above, and just below, zero.
+    for shift in (1e-3, -1e-3):
+        moved = program_with_margin(program, row, shift - least)
+        for rounds in (0, 4):
+            search = BranchAndCut(moved, HullCuts(moved), row, lambda x: None, CutOptions(rounds=rounds))
+            assert search.work(Deadline.after(30)) == (shift > 0)
+
+
+def program_with_margin(program, row: np.ndarray, shift: float):
+    """The same program with ``row`` of the output larger by ``shift``."""
+    constant = program.output.constant + shift * row / (row @ row)
+    return replace(program, output=replace(program.output, constant=constant))
+
+
+@pytest.mark.parametrize("seed", range(1, 12))
+def test_balls_decided_by_cuts_close_in_on_the_distance(seed):
+    """Without any other engine: from what an attack finds to the distance that enumeration finds."""
+    network, lower, upper = cases(seed)
+    if network.n_outputs < 2:
+        pytest.skip("one output has no classes")
+    x = ((lower + upper) / 2).astype(np.float32).astype(np.float64)
+    model = Model(network, TorchReplay(network), Path("model.onnx"), "")
+    asked = question(model, x, bounds=(-4.0, 4.0))
+    constraints = LinearConstraints(
+        np.zeros((1, len(x))), asked.rows.outputs[0].numpy(), np.zeros(1), np.zeros(1, bool)
+    )
+    assert len(asked.targets) == 1
+    whole = Disjunct(np.full(len(x), -4.0), np.full(len(x), 4.0), constraints)
+    true = minimum_distance(network, whole, x, "linf", np.ones(len(x)))
+    record = Record(Incumbent(asked))
+    generator = torch.Generator().manual_seed(seed)
+    points = np.random.default_rng(seed).uniform(-4, 4, (2000, len(x)))
+    margins = asked.margin(network.forward(torch.from_numpy(points)).numpy())
+    record.incumbent.offer(points[margins <= 0])
+    fab(asked, record.incumbent, Deadline.after(10), FabOptions(), generator)
+    record.see("attack")
+    assert np.isfinite(record.adversarial) == np.isfinite(true)
+    if np.isinf(true):
+        return
+
+    def enough() -> bool:
+        return record.adversarial - record.certified < 1e-3
+
+    cut(asked, record, Deadline.after(60), 1e-3, generator, enough)
+    assert record.certified <= true + 1e-6
+    assert true <= record.adversarial + 1e-6
+    assert enough()

@@ -1,0 +1,120 @@
+"""Nearer counterexamples in linf: long descents on the margin, in balls a little smaller than the nearest one's.
+
+Sign steps with momentum (Dong et al., "Boosting adversarial attacks with momentum", CVPR 2018) whose length decays
+geometrically to a fraction of a hundredth of the ball.  A scouting round over all targets says which of them matter;
+all later rounds go to those few, from random corners and from the counterexample that is known.  What counts is how far
+*below* zero a margin falls: the deeper point, drawn towards the centre, is the nearer counterexample.  So nothing
+stops at the first hit, unlike in ``falsify.attack``, which decides and is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from verifier.deadline import Deadline
+from verifier.falsify import work
+from verifier.model.network import Network
+from verifier.radius.fab import margins
+from verifier.radius.incumbent import Incumbent
+from verifier.radius.question import Question
+
+MOMENTUM = 0.75
+KNOWN = 4
+"""One descent in this many starts near the known counterexample."""
+OFFERED = 6
+
+
+@dataclass(frozen=True)
+class DescentOptions:
+    """steps: of every descent.  first_step, last_step: in half widths of the ball.
+
+    work: of one round, in the units of ``falsify.work``: 1e9 are about 45 ms.  targets: how many are looked at after
+    the scouting round.  inside: the ball's radius against the nearest counterexample's.  patience: rounds without
+    success after which it ends.
+    """
+
+    steps: int = 80
+    first_step: float = 0.6
+    last_step: float = 0.01
+    work: float = 1.5e10
+    targets: int = 2
+    inside: float = 0.998
+    patience: int = 3
+
+
+def descend(
+    question: Question,
+    incumbent: Incumbent,
+    deadline: Deadline,
+    generator: torch.Generator,
+    options: DescentOptions,
+    seen: Callable[[], object],
+) -> None:
+    """Rounds until the patience or the time is over; ``seen`` is called after each in which the incumbent got better.
+
+    It needs a counterexample to begin with: without one there is no ball to look in.
+    """
+    if not np.isfinite(incumbent.distance):
+        return
+    network = question.model.network.to(torch.float32)
+    failures, order = 0, list(question.targets)
+    scouting = len(order) > options.targets
+    while failures < options.patience and not deadline.expired:
+        chosen = order if scouting else order[: options.targets]
+        radius = incumbent.distance * (0.99 if scouting else options.inside)
+        points, values = _round(question, network, incumbent, radius, chosen, options, generator, deadline)
+        best = values.min(1).values
+        order = [chosen[i] for i in torch.argsort(best, stable=True).tolist()] if scouting else order
+        nearest = torch.argsort(values.flatten(), stable=True)[:OFFERED]
+        better = incumbent.offer(points.flatten(0, 1)[nearest].double().numpy())
+        if better:
+            seen()
+        failures = failures if better or scouting else failures + 1
+        scouting = False
+
+
+def _round(
+    question: Question,
+    network: Network,
+    incumbent: Incumbent,
+    radius: float,
+    targets: list[int],
+    options: DescentOptions,
+    generator: torch.Generator,
+    deadline: Deadline,
+) -> tuple[Tensor, Tensor]:
+    """The best point of every descent and its margin: [T, K, n_inputs] and [T, K]."""
+    lower, upper = (side.float() for side in question.ball.shrunk(radius).box())
+    lower = torch.maximum(lower, torch.from_numpy(question.lower).float())
+    upper = torch.minimum(upper, torch.from_numpy(question.upper).float())
+    count = max(2, work.restarts(network, len(targets), options.steps, options.work))
+    n = len(lower)
+    corners = torch.rand(len(targets), count, n, generator=generator)
+    x = lower + (upper - lower) * corners
+    if incumbent.x is not None:
+        known = torch.from_numpy(incumbent.x).float()
+        near = max(1, count // KNOWN)
+        blend = torch.linspace(0, 0.5, near)[:, None]
+        x[:, :near] = (1 - blend) * known + blend * x[:, :near]
+    x = torch.minimum(torch.maximum(x.flatten(0, 1), lower), upper)
+    chosen = torch.tensor(targets).repeat_interleave(count)
+    half = (upper - lower) / 2
+    best, least, pace = x, torch.full((len(x),), torch.inf), torch.zeros_like(x)
+    for step in range(options.steps):
+        point = x.detach().requires_grad_(True)
+        value = margins(question, network.forward(point), chosen)
+        (gradient,) = torch.autograd.grad(value.sum(), point)
+        better = value.detach() < least
+        least = torch.where(better, value.detach(), least)
+        best = torch.where(better[:, None], x, best)
+        if deadline.expired:
+            break
+        pace = MOMENTUM * pace + gradient / gradient.abs().mean(1, keepdim=True).clamp(min=1e-12)
+        length = options.first_step * (options.last_step / options.first_step) ** (step / max(options.steps - 1, 1))
+        x = torch.minimum(torch.maximum(x - length * half * pace.sign(), lower), upper)
+    return best.reshape(len(targets), count, n), least.reshape(len(targets), count)
