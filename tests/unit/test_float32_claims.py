@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from support import networks, planted
 from support.oracle import minimum_margin
 from support.searches import refining_splitting, relu_splitting
 from verifier.bounds import beta_crown
+from verifier.bounds.ascent import Bound, Gradients
 from verifier.bounds.beta_crown import AscentOptions, Root, Splits, bound_regions
 from verifier.bounds.crown import intermediate_bounds
 from verifier.deadline import Deadline
@@ -68,12 +68,12 @@ def claims(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seen: list[float] = []
     true_ascend = beta_crown.ascend
 
-    def ascend(choices: Any, bound: Callable[[list[torch.Tensor]], torch.Tensor], *others: Any) -> Any:
-        def watched(leaves: list[torch.Tensor]) -> torch.Tensor:
-            found = bound(leaves)
+    def ascend(choices: Any, bound: Bound, *others: Any) -> Any:
+        def watched(values: list[torch.Tensor]) -> tuple[torch.Tensor, Gradients]:
+            found, gradients = bound(values)
             assert found.dtype == torch.float32
-            seen.extend(found.detach().tolist())
-            return found
+            seen.extend(found.tolist())
+            return found, gradients
 
         return true_ascend(choices, watched, *others)
 

@@ -107,7 +107,8 @@ def test_a_margin_too_close_to_zero_is_no_proof(strict: bool) -> None:
     outcome = solved(*below(LEAST - 1e-7, strict=strict))
     assert outcome.witness is None
     assert outcome.bounds[0].level is None
-    assert outcome.bounds[0].lower == pytest.approx(1e-7, abs=1e-5)
+    # What HiGHS says, less what it may be wrong by.
+    assert -3e-5 <= outcome.bounds[0].lower <= 0
 
 
 def test_strict_rows_at_the_minimum() -> None:
