@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -44,6 +45,16 @@ class Answer(TypedDict):
 
 
 def run(request: Request) -> Answer:
+    """Solve; what Exact does to the process's signal handlers, behind Python's back, is undone."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return _solved(request)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _solved(request: Request) -> Answer:
     from exact import Exact
 
     options = [("seed", str(request["seed"] + 1)), ("verbosity", "0"), *SMALL]
