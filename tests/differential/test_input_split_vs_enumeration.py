@@ -14,7 +14,7 @@ from verifier.deadline import Deadline
 from verifier.model.network import build
 from verifier.model.operators import Conv, Input, Relu, Reshape
 from verifier.query import Query
-from verifier.search.dense_chain import dense_chain
+from verifier.search.dense_chain import dense_chain, is_dense_chain
 from verifier.search.input_split import SplitOptions, applicable, split
 from verifier.verdict import EvidenceLevel
 from verifier.vnnlib.spec import Disjunct, LinearConstraints, Spec
@@ -97,7 +97,10 @@ def test_a_threshold_a_hair_above_the_minimum_is_never_closed(seed):
 
 
 def test_branching_networks_are_left_to_other_stages():
-    assert dense_chain(networks.residual(np.random.default_rng(0))) is None
+    network = networks.residual(np.random.default_rng(0))
+    assert not is_dense_chain(network)
+    with pytest.raises(ValueError, match="chain"):
+        dense_chain(network)
 
 
 def test_the_deadline_is_obeyed_and_open_boxes_are_reported():

@@ -73,25 +73,31 @@ class RootArrays:
         return np.asarray(self.rows @ known + self.row_constants)
 
 
-def dense_chain(network: Network) -> DenseChain | None:
-    """The network as a chain, or None where it branches, has no ReLU, or is too wide for dense matrices."""
-    if not network.relus or any(len(readers) > 1 for readers in network.consumers):
-        return None
-    if max(node.size for node in network.nodes) > LARGEST_LAYER:
-        return None
-    if sum(network.nodes[relu].size for relu in network.relus) > MOST_NEURONS:
-        return None
+def is_dense_chain(network: Network) -> bool:
+    """Whether ``dense_chain`` takes it: affine and ReLU one after the other, some ReLU, not too wide."""
+    inner = network.nodes[1:]
+    return (
+        bool(network.relus)
+        and all(len(readers) <= 1 for readers in network.consumers)
+        and all(len(node.inputs) == 1 and isinstance(node.operator, (Relu, Affine)) for node in inner)
+        and max(node.size for node in network.nodes) <= LARGEST_LAYER
+        and sum(network.nodes[relu].size for relu in network.relus) <= MOST_NEURONS
+    )
+
+
+def dense_chain(network: Network) -> DenseChain:
+    """The network as a chain.  Raises ValueError for one that ``is_dense_chain`` refuses."""
+    if not is_dense_chain(network):
+        raise ValueError("not a chain of dense layers; ask is_dense_chain() first")
     layers: list[Layer] = []
     current = _identity(network.n_inputs)
     for index in range(1, len(network.nodes)):
         operator = network.nodes[index].operator
-        if len(network.nodes[index].inputs) != 1:
-            return None
-        if isinstance(operator, Relu):
+        if isinstance(operator, Affine):
+            current = _compose(network, index, operator, current)
+        else:
             layers.append(current)
             current = _identity(network.nodes[index].size)
-        elif isinstance(operator, Affine):
-            current = _compose(network, index, operator, current)
     return DenseChain(tuple(layers), current)
 
 

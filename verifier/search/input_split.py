@@ -20,7 +20,7 @@ from verifier.evidence.file import INPUT_SPLITTING
 from verifier.falsify.referee import Referee
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.dense_chain import DenseChain, dense_chain, root_arrays
+from verifier.search.dense_chain import DenseChain, dense_chain, is_dense_chain, root_arrays
 from verifier.search.evidence_log import EvidenceLog
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
@@ -60,7 +60,7 @@ class SplitOutcome:
 def applicable(query: Query, options: SplitOptions) -> bool:
     """Whether some open disjunct has few enough varying inputs and the network is a dense chain."""
     few = any(np.count_nonzero(d.upper > d.lower) <= options.most_inputs for d in query.disjuncts)
-    return few and dense_chain(query.network) is not None
+    return few and is_dense_chain(query.network)
 
 
 class InputSplitting:
@@ -78,8 +78,6 @@ class InputSplitting:
     ) -> None:
         self._options = options or SplitOptions()
         chain = dense_chain(query.network)
-        if chain is None:
-            raise ValueError("input splitting needs a chain of dense layers; ask applicable() first")
         self._count = len(query.disjuncts)
         self._groups = [
             _Group(query, chain, group, self._options, progress, log)
