@@ -115,7 +115,7 @@ def _tighten(
         for from_below in (True, False):
             places = torch.nonzero((low < 0) & (high > 0) & (side == from_below)).squeeze(1)
             for part in places.split(max(1, BYTES // size)):
-                if deadline.expired:
+                if deadline.expired or not len(part):
                     break
                 sign = 1.0 if from_below else -1.0
                 rows = torch.zeros(1, len(part), low.numel(), dtype=torch.float64)

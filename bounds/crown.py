@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from verifier.bounds.interval import input_bounds, step
 from verifier.bounds.level import Bounds, Level
 from verifier.bounds.relaxation import Relaxation, triangle
 from verifier.bounds.rounding import MOVES, TINY, magnitude, sensitivity
+from verifier.bounds.sparse_backward import ROWS, Matrices, SparsePass, by_place
 from verifier.deadline import Deadline
 from verifier.model.network import Network
 from verifier.model.operators import Input, Relu
@@ -170,6 +172,7 @@ def intermediate_bounds(
     relaxations: dict[int, Relaxation] = {}
     sensitivities: dict[int, Tensor | None] = {}
     depth = _affine_depth(network)
+    matrices = Matrices(network) if rigorous and lower.shape[0] == 1 else None
     for index, node in enumerate(network.nodes):
         found.append(step(network, index, found) if index else input_bounds(network, lower, upper))
         if rigorous:
@@ -179,7 +182,7 @@ def intermediate_bounds(
         # Through one affine operator the interval is already exact.
         if index in preactivations and depth[index] > 1 and not deadline.expired:
             relaxed = Relaxed(network, found, relaxations, sensitivities)
-            found[index] = _tighten(relaxed, index, lower, upper, deadline)
+            found[index] = _tighten(relaxed, index, lower, upper, deadline, matrices)
     return tuple(found)
 
 
@@ -192,7 +195,9 @@ def _affine_depth(network: Network) -> list[int]:
     return depth
 
 
-def _tighten(relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, deadline: Deadline) -> Bounds:
+def _tighten(
+    relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, deadline: Deadline, matrices: Matrices | None
+) -> Bounds:
     """CROWN bounds of the undecided entries of one node, intersected with what was known.
 
     First the side that is more likely to decide the sign; the other side only where that left it open, since a ReLU
@@ -201,14 +206,18 @@ def _tighten(relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, deadlin
     known = relaxed.bounds[index]
     low, high = known.lower.flatten(1).clone(), known.upper.flatten(1).clone()
     likely_active = (low + high).sum(0) > 0
+    at_once = _rows_at_once(relaxed.network, index, lower.shape[0])
+    extremes: Callable[[Tensor, float], Tensor] = partial(_extremes, relaxed, index, lower, upper)
+    if matrices is not None and matrices.pay_off(index, int(((low < 0) & (high > 0)).sum())):
+        at_once, extremes = ROWS, SparsePass(matrices, relaxed, index).extremes
     for side in (likely_active, ~likely_active):
         undecided = ((low < 0) & (high > 0)).any(0)
         for from_below in (True, False):
-            places = torch.nonzero(undecided & (side == from_below)).squeeze(1)
-            for part in places.split(_rows_at_once(relaxed.network, index, lower.shape[0])):
-                if deadline.expired:
+            places = by_place(torch.nonzero(undecided & (side == from_below)).squeeze(1), known.lower.shape[1:])
+            for part in places.split(at_once):
+                if deadline.expired or not len(part):
                     break
-                bound = _extremes(relaxed, index, part, 1.0 if from_below else -1.0, lower, upper)
+                bound = extremes(part, 1.0 if from_below else -1.0)
                 if from_below:
                     low[:, part] = torch.maximum(low[:, part], bound)
                 else:
@@ -221,7 +230,7 @@ def _rows_at_once(network: Network, index: int, batch: int) -> int:
     return max(1, CHUNK_BYTES // (8 * largest * batch))
 
 
-def _extremes(relaxed: Relaxed, index: int, places: Tensor, sign: float, lower: Tensor, upper: Tensor) -> Tensor:
+def _extremes(relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, places: Tensor, sign: float) -> Tensor:
     """Lower bounds of ``sign * value`` at some flat places of a node: [B, len(places)]."""
     node = relaxed.network.nodes[index]
     rows = torch.zeros(1, len(places), node.size, dtype=lower.dtype, device=lower.device)

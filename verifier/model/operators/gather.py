@@ -36,7 +36,7 @@ class Gather:
     def adjoint(self, rows: Tensor, shapes: tuple[Shape, ...]) -> tuple[Tensor, ...]:
         flat = self.index.reshape(-1)
         kept = flat >= 0
-        source = rows.reshape(*rows.shape[:2], -1)
+        source = rows.reshape(*rows.shape[:2], len(flat))
         target = torch.zeros(*rows.shape[:2], math.prod(shapes[0]), dtype=rows.dtype, device=rows.device)
         target.index_add_(2, flat[kept], source[:, :, kept])
         return (target.reshape(*rows.shape[:2], *shapes[0]),)
