@@ -29,6 +29,7 @@ from verifier.bounds.level import Bounds, Level
 from verifier.bounds.reduced_ascent import ReducedNetwork, ReducedRegions, reduce_network
 from verifier.bounds.relaxation import triangle
 from verifier.bounds.rounding import sensitivity
+from verifier.bounds.sparse_backward import Matrices
 from verifier.model.network import Network
 
 MOST_REDUCED = 2**24
@@ -167,6 +168,12 @@ class Root:
             return {}
         return {k: sensitivity(self.network, k, self.nodes) for k in range(len(self.network.nodes))}
 
+    @cached_property
+    def matrices(self) -> Matrices | None:
+        """For rigorous passes over many regions, where they suit the network."""
+        matrices = Matrices(self.network)
+        return matrices if matrices.suitable else None
+
     def undivided(self) -> Splits:
         """The whole box as one region, with CROWN's adaptive slopes."""
         slopes = []
@@ -215,7 +222,7 @@ def evaluate(
     dtype = root.lower.dtype
     with torch.no_grad():
         relaxed = _relaxed(root, best, best.slopes.to(dtype), best.multipliers.to(dtype))
-        relaxed = replace(relaxed, sensitivities=root.sensitivities)
+        relaxed = replace(relaxed, sensitivities=root.sensitivities, matrices=root.matrices)
         bound = _backward(relaxed, rows, coefficients)
         if least is None:
             values = root.values(bound, rows.bounds)
@@ -249,7 +256,8 @@ def linear_bound(root: Root, rows: Rows, splits: Splits) -> LinearBound:
     """The rows over each region as functions of the input, rounding covered, with the slopes and multipliers given."""
     with torch.no_grad():
         relaxed = _relaxed(root, splits, splits.slopes.double(), splits.multipliers.double())
-        return _backward(replace(relaxed, sensitivities=root.sensitivities), rows, None)
+        relaxed = replace(relaxed, sensitivities=root.sensitivities, matrices=root.matrices)
+        return _backward(relaxed, rows, None)
 
 
 def neuron_bounds(root: Root, splits: Splits) -> list[tuple[Tensor, LinearBound]]:
@@ -260,7 +268,7 @@ def neuron_bounds(root: Root, splits: Splits) -> list[tuple[Tensor, LinearBound]
     found, at = [], 0
     with torch.no_grad():
         relaxed = _relaxed(root, splits, splits.slopes.double(), splits.multipliers.double())
-        relaxed = replace(relaxed, sensitivities=root.sensitivities, multipliers={})
+        relaxed = replace(relaxed, sensitivities=root.sensitivities, matrices=root.matrices, multipliers={})
         for k, places in root.places.items():
             own = torch.arange(at, at + len(places))
             at += len(places)

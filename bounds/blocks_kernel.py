@@ -1,4 +1,4 @@
-"""The compiled loops of sparse backward passes: coefficients [neurons, rows], one neuron after the other.
+"""The compiled loops of sparse backward passes: coefficients [neurons, columns], one neuron after the other.
 
 ``live`` marks the neurons that have coefficients at all; those of the others are zero and never read, so that what a
 receptive field leaves out and what an inactive neuron stops costs nothing.  Sums may be reassociated and contracted:
@@ -100,25 +100,40 @@ def _four_rows(rows, columns, values, base, top, first, width, chosen, kept, n, 
 
 
 @njit(**_OPTIONS)
-def replace_relus(x, live, lower, lower_slope, upper_slope, intercept, rho, constants, error):
-    """Coefficients on values of ReLUs become those on their inputs, in place, by the lines that bound from below."""
+def replace_relus(x, live, slot, lower_slope, upper_slope, intercept, multiplier, size, rho, constants, error):
+    """Coefficients on values of ReLUs become those on their inputs, in place, by the lines that bound from below.
+
+    slot: where a neuron's lines stand, one per column; -1 for the identity.
+    """
     count = x.shape[1]
     for j in range(len(live)):
-        if not live[j]:
+        v = slot[j]
+        if v < 0:
+            if live[j]:
+                row, unit = x[j], rho[j]
+                for r in range(count):
+                    error[r] += abs(row[r]) * unit
             continue
         row = x[j]
-        size = rho[j]
-        if lower[j] >= 0:
+        if not live[j]:
+            live[j] = True
             for r in range(count):
-                error[r] += abs(row[r]) * size
-            continue
-        low, high, shift = lower_slope[j], upper_slope[j], intercept[j]
+                row[r] = 0.0
+        low, high, shift, weight, unit, rounding = (
+            lower_slope[v],
+            upper_slope[v],
+            intercept[v],
+            multiplier[v],
+            rho[j],
+            2.0**-51 * size[j],
+        )
         for r in range(count):
-            v = row[r]
-            error[r] += abs(v) * size
-            negative = min(v, 0.0)
-            constants[r] += negative * shift
-            row[r] = max(v, 0.0) * low + negative * high
+            value = row[r]
+            negative = min(value, 0.0)
+            constants[r] += negative * shift[r]
+            part = max(value, 0.0) * low[r] + negative * high[r]
+            error[r] += abs(value) * unit + rounding * (abs(part) + abs(weight[r]))
+            row[r] = part - weight[r]
 
 
 @njit(**_OPTIONS)
@@ -155,7 +170,7 @@ def add(x, live, part, live_part, size, error):
 
 @njit(**_OPTIONS)
 def least_over_box(x, live, lower, upper, constants):
-    """constants plus the least values of the rows over the box."""
+    """constants plus the least values of the columns over the box."""
     count = x.shape[1]
     for j in range(len(live)):
         if live[j]:
@@ -164,3 +179,14 @@ def least_over_box(x, live, lower, upper, constants):
             for r in range(count):
                 v = row[r]
                 constants[r] += max(v, 0.0) * low + min(v, 0.0) * high
+
+
+@njit(**_OPTIONS)
+def transpose(x, live, out):
+    """out[r, j] = x[j, r] where j is live; eight neurons at a time, so that lines of memory are written whole."""
+    for first in range(0, len(live), 8):
+        last = min(first + 8, len(live))
+        for r in range(x.shape[1]):
+            for j in range(first, last):
+                if live[j]:
+                    out[r, j] = x[j, r]

@@ -11,7 +11,7 @@ subtracted: the bound then holds in exact arithmetic.  Convolutions stay convolu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -21,7 +21,7 @@ from verifier.bounds.interval import input_bounds, step
 from verifier.bounds.level import Bounds, Level
 from verifier.bounds.relaxation import Relaxation, triangle
 from verifier.bounds.rounding import MOVES, TINY, magnitude, sensitivity
-from verifier.bounds.sparse_backward import ROWS, Matrices, SparsePass, by_place
+from verifier.bounds.sparse_backward import Matrices, by_place, sparse_backward, sparse_least
 from verifier.deadline import Deadline
 from verifier.model.network import Network
 from verifier.model.operators import Input, Relu
@@ -29,6 +29,8 @@ from verifier.model.operators import Input, Relu
 CHUNK_BYTES = 2**22
 """For one tensor of backward coefficients; rows are taken in chunks that fit.  Small enough to stay in cache and to be
 served from memory already mapped: at 2**27 half the time went into page faults."""
+SPARSE_ROWS = 1024
+"""Between two looks at the clock, where a pass is made on sparse matrices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,7 @@ class Relaxed:
     multipliers: per ReLU node, broadcastable to [B, R, *shape], what is subtracted from the coefficients of its input:
     sign times a nonnegative Lagrange multiplier of the split constraint sign * input >= 0 (Wang et al., beta-CROWN,
     2021, eq. 8).  Whatever their size, the bound holds where the split constraints do.
+    matrices: of the network, for rigorous passes over regions of one box that shall be made on them.
     """
 
     network: Network
@@ -67,6 +70,7 @@ class Relaxed:
     relaxations: Mapping[int, Relaxation]
     sensitivities: Mapping[int, Tensor | None]
     multipliers: Mapping[int, Tensor] = field(default_factory=dict)
+    matrices: Matrices | None = None
 
 
 def relax(network: Network, bounds: Sequence[Bounds], slopes: Mapping[int, Tensor] | None = None) -> Relaxed:
@@ -94,6 +98,8 @@ def backward(
     visit: shown the coefficients [B or 1, R, *shape] on the value of every ReLU node, last node first.
     """
     network, rigorous = relaxed.network, bool(relaxed.sensitivities)
+    if rigorous and relaxed.matrices is not None:
+        return LinearBound(*sparse_backward(relaxed.matrices, relaxed, start, rows, input_rows, visit))
     pending: dict[int, Tensor] = {start: rows}
     constants = torch.zeros(1, 1, dtype=rows.dtype, device=rows.device)
     error = constants + TINY
@@ -181,8 +187,8 @@ def intermediate_bounds(
             relaxations[index] = triangle(found[node.inputs[0]])
         # Through one affine operator the interval is already exact.
         if index in preactivations and depth[index] > 1 and not deadline.expired:
-            relaxed = Relaxed(network, found, relaxations, sensitivities)
-            found[index] = _tighten(relaxed, index, lower, upper, deadline, matrices)
+            relaxed = Relaxed(network, found, relaxations, sensitivities, matrices=matrices)
+            found[index] = _tighten(relaxed, index, lower, upper, deadline)
     return tuple(found)
 
 
@@ -195,9 +201,7 @@ def _affine_depth(network: Network) -> list[int]:
     return depth
 
 
-def _tighten(
-    relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, deadline: Deadline, matrices: Matrices | None
-) -> Bounds:
+def _tighten(relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, deadline: Deadline) -> Bounds:
     """CROWN bounds of the undecided entries of one node, intersected with what was known.
 
     First the side that is more likely to decide the sign; the other side only where that left it open, since a ReLU
@@ -208,8 +212,9 @@ def _tighten(
     likely_active = (low + high).sum(0) > 0
     at_once = _rows_at_once(relaxed.network, index, lower.shape[0])
     extremes: Callable[[Tensor, float], Tensor] = partial(_extremes, relaxed, index, lower, upper)
+    matrices = relaxed.matrices
     if matrices is not None and matrices.pay_off(index, int(((low < 0) & (high > 0)).sum())):
-        at_once, extremes = ROWS, SparsePass(matrices, relaxed, index).extremes
+        at_once, extremes = SPARSE_ROWS, partial(sparse_least, matrices, relaxed, index)
     for side in (likely_active, ~likely_active):
         undecided = ((low < 0) & (high > 0)).any(0)
         for from_below in (True, False):
@@ -235,4 +240,5 @@ def _extremes(relaxed: Relaxed, index: int, lower: Tensor, upper: Tensor, places
     node = relaxed.network.nodes[index]
     rows = torch.zeros(1, len(places), node.size, dtype=lower.dtype, device=lower.device)
     rows[0, torch.arange(len(places), device=lower.device), places] = sign
-    return backward(relaxed, index, rows.reshape(1, len(places), *node.shape)).over_box(lower, upper)
+    dense = replace(relaxed, matrices=None)
+    return backward(dense, index, rows.reshape(1, len(places), *node.shape)).over_box(lower, upper)

@@ -164,7 +164,7 @@ def _pass(
     """Linear lower bounds of the rows; fills ``coefficients`` with those on undecided neurons."""
     network, source = root.network, root.network.nodes[k].inputs[0]
     batch, count = plan.place.shape
-    relaxed = Relaxed(network, root.nodes, lines, root.sensitivities)
+    relaxed = Relaxed(network, root.nodes, lines, root.sensitivities, matrices=root.matrices)
     largest = max(node.size for node in network.nodes[: source + 1])
     seen: dict[int, list[Tensor]] = {}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -13,7 +16,9 @@ from support import networks
 from verifier.bounds import blocks_kernel
 from verifier.bounds.blocks import blocks_of
 from verifier.bounds.crown import Relaxed, backward, intermediate_bounds, relax
-from verifier.bounds.sparse_backward import Matrices, SparsePass, by_place
+from verifier.bounds.level import Bounds
+from verifier.bounds.relaxation import triangle
+from verifier.bounds.sparse_backward import Matrices, by_place, sparse_least
 from verifier.model.network import Network, build
 from verifier.model.operators import Concat, Gather, Input, Relu, Reshape, Scale, Sum
 
@@ -71,9 +76,54 @@ def test_every_node_is_bounded_as_by_dense_tensors(kind: str, seed: int) -> None
     for index, node in enumerate(network.nodes[1:], 1):
         places = by_place(torch.from_numpy(rng.permutation(node.size)), node.shape)
         for sign in (1.0, -1.0):
-            sparse = SparsePass(matrices, relaxed, index).extremes(places, sign)
+            sparse = sparse_least(matrices, relaxed, index, places, sign)
             assert torch.allclose(sparse, dense_extremes(relaxed, index, places, sign), rtol=1e-12, atol=1e-12)
             assert (sign * values[index].flatten(1)[:, places] >= sparse).all()
+
+
+def regions(
+    rng: np.random.Generator, network: Network, lower: Tensor, upper: Tensor, batch: int, count: int
+) -> Relaxed:
+    """Regions of one box with narrower bounds, neurons split either way, slopes per row and multipliers."""
+    nodes = intermediate_bounds(network, lower, upper)
+    relaxed = relax(network, nodes)
+    lines, multipliers = {}, {}
+    for k in network.relus:
+        pre = nodes[network.nodes[k].inputs[0]]
+        shape = (batch, *pre.lower.shape[1:])
+        low, high = (side.expand(shape).clone() for side in (pre.lower, pre.upper))
+        sign = torch.from_numpy(rng.integers(-1, 2, size=shape)) * pre.unstable
+        low, high = torch.where(sign > 0, 0.0, low), torch.where(sign < 0, 0.0, high)
+        slopes = torch.from_numpy(rng.uniform(size=(batch, count, *shape[1:])))
+        lines[k] = triangle(Bounds(low, high, pre.level), slopes)
+        multipliers[k] = (sign * torch.from_numpy(rng.exponential(size=shape))).unsqueeze(1)
+    return replace(relaxed, relaxations=lines, multipliers=multipliers)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("seed", range(6))
+def test_regions_are_bounded_as_on_dense_tensors(kind: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    network = KINDS[kind](rng)
+    batch, count = int(rng.integers(1, 5)), int(rng.integers(1, 70))
+    lower, upper = (torch.from_numpy(side)[None] for side in networks.box(rng, network.n_inputs, 0.6))
+    relaxed = regions(rng, network, lower, upper, batch, count)
+    last = len(network.nodes) - 1
+    rows = torch.from_numpy(rng.normal(size=(rng.choice([1, batch]), count, *network.output_shape)))
+    inputs = torch.from_numpy(rng.normal(size=(batch, count, network.n_inputs))) if seed % 2 else None
+    shown: list[dict[int, Tensor]] = [{}, {}]
+    dense = backward(relaxed, last, rows, inputs, shown[0].__setitem__)
+    sparse = backward(replace(relaxed, matrices=Matrices(network)), last, rows, inputs, shown[1].__setitem__)
+    close = partial(torch.allclose, rtol=1e-11, atol=1e-11)
+    assert close(sparse.coefficients, dense.coefficients.expand(batch, count, -1))
+    assert close(sparse.constants, dense.constants.expand(batch, count))
+    # What dense passes charge for neurons that are inactive everywhere is no error.
+    assert (sparse.error <= 1.0001 * dense.error).all()
+    assert (sparse.error >= 0.01 * dense.error).all()
+    for k in network.relus:
+        undecided = (relaxed.relaxations[k].upper_intercept != 0).any(1).any(0).flatten()
+        seen = [side[k].flatten(2).expand(batch, count, -1)[:, :, undecided] for side in shown]
+        assert close(*seen)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -94,9 +144,9 @@ def test_the_error_of_a_pass_is_subtracted() -> None:
     point = torch.from_numpy(rng.normal(size=(1, network.n_inputs)))
     nodes = intermediate_bounds(network, point, point)
     relaxed, last = relax(network, nodes), len(network.nodes) - 1
-    found = SparsePass(Matrices(network), relaxed, last).extremes(torch.tensor([0]), 1.0)
+    found = sparse_least(Matrices(network), relaxed, last, torch.tensor([0]), 1.0)
     exact = Relaxed(network, nodes, relaxed.relaxations, dict.fromkeys(relaxed.sensitivities))
-    bare = SparsePass(Matrices(network), exact, last).extremes(torch.tensor([0]), 1.0)
+    bare = sparse_least(Matrices(network), exact, last, torch.tensor([0]), 1.0)
     assert 1e-17 < float(bare - found) < 1e-9
 
 
