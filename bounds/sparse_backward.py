@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 COLUMNS = 128
-"""Rows of the pass taken at once: enough for wide registers, few enough that the coefficients of a layer stay in cache."""
+"""Taken at once: enough for wide registers, few enough that the coefficients of a layer stay in cache."""
 WORTH = 2**28
 """Products of dense passes from which on this pays for building the matrices, a tenth of a second."""
 MOST_ENTRIES = 2**22
