@@ -34,6 +34,8 @@ from verifier.model.network import Network
 
 MOST_REDUCED = 2**24
 """Entries of the matrices of a reduced network."""
+EVALUATED_BYTES = 2**23
+"""For one value per neuron of the regions that are evaluated together; a dozen such arrays are alive at once."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,16 @@ class RegionBounds:
     pulls: Tensor
     scores: Tensor
     points: Tensor
+
+    @staticmethod
+    def join(parts: Sequence[RegionBounds]) -> RegionBounds:
+        """The regions of all parts, of which there is at least one."""
+        if len(parts) == 1:
+            return parts[0]
+        names = ("pulls", "scores", "points")
+        lower, row = (torch.cat([getattr(part, name) for part in parts]) for name in ("lower", "row"))
+        splits = Splits.join([part.splits for part in parts])
+        return RegionBounds(lower, row, splits, *(torch.cat([getattr(part, n) for part in parts]) for n in names))
 
 
 class Objective(Protocol):
@@ -211,7 +223,12 @@ def bound_regions(
 
     least: rigorous least values [B, R] of a linear bound over the regions' inputs; by default those over the box.
     """
-    return evaluate(root, rows, ascended(root, rows, splits, options), least)
+    best = ascended(root, rows, splits, options)
+    if least is not None:
+        return evaluate(root, rows, best, least)
+    size = 8 * sum(node.size for node in root.network.nodes)
+    pieces = torch.arange(len(best)).split(max(1, EVALUATED_BYTES // size))
+    return RegionBounds.join([evaluate(root, rows.pick(piece), best.pick(piece)) for piece in pieces])
 
 
 def evaluate(

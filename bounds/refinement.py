@@ -85,16 +85,24 @@ def refine(
     for k, own in slices(root).items():
         signs = splits.signs[:, own]
         plan = _plan(low[:, own], high[:, own], signs, k >= first)
-        if plan.place.shape[1]:
-            coefficients: dict[int, Tensor] = {}
-            bound = _pass(root, k, plan, lines, _row_slopes(root, slopes.get(k, {}), plan, low, high), coefficients)
-            _cut(cuts, plan, bound)
-            used = torch.zeros(*plan.place.shape, most, dtype=torch.float64) if keep_multipliers else None
-            values = over_cut_box(bound, root.lower, root.upper, cuts, used)
+        count = plan.place.shape[1]
+        if count:
+            coefficients: dict[int, list[Tensor]] = {}
+            values = torch.zeros(batch, count, dtype=torch.float64)
+            used = torch.zeros(batch, count, most, dtype=torch.float64) if keep_multipliers else None
+            for columns in _pieces(root, k, plan):
+                part = plan.at(columns)
+                bound = _pass(root, k, part, lines, _row_slopes(root, slopes.get(k, {}), part, low, high), coefficients)
+                _cut(cuts, part, bound)
+                told = None if used is None else used[:, columns].contiguous()
+                values[:, columns] = over_cut_box(bound, root.lower, root.upper, cuts, told)
+                if used is not None and told is not None:
+                    used[:, columns] = told
             below, above = plan.valid & plan.lower, plan.valid & ~plan.lower
             low[:, own] = low[:, own].scatter_reduce(1, plan.place, values.where(below, -torch.inf), "amax")
             high[:, own] = high[:, own].scatter_reduce(1, plan.place, (-values).where(above, torch.inf), "amin")
-            passes.append(Pass(own.start + plan.place, plan.lower, plan.valid & ~plan.split, coefficients, used))
+            joined = {index: torch.cat(parts, 1) for index, parts in coefficients.items()}
+            passes.append(Pass(own.start + plan.place, plan.lower, plan.valid & ~plan.split, joined, used))
         lines[k] = triangle(_spread(root, k, low[:, own], high[:, own]))
     inputs = torch.stack([low, high], 1)
     return Refined(replace(splits, inputs=inputs), (low <= high).all(1), cuts, tuple(passes))
@@ -139,18 +147,31 @@ class _Plan:
     split: Tensor
     valid: Tensor
 
+    def at(self, columns: Tensor) -> _Plan:
+        return _Plan(*(side[:, columns] for side in (self.place, self.lower, self.split, self.valid)))
+
 
 def _plan(low: Tensor, high: Tensor, signs: Tensor, all_undecided: bool) -> _Plan:
-    """Both sides of every undecided neuron, and of a split one the side that makes its halfspace; padded."""
+    """Of every split neuron the side that makes its halfspace, then both sides of every undecided one; padded."""
     undecided = (low < 0) & (high > 0) & all_undecided
-    wanted = torch.cat([undecided, undecided, signs != 0], 1)
+    wanted = torch.cat([signs != 0, undecided, undecided], 1)
     count = int(wanted.sum(1).max()) if wanted.numel() else 0
     order = torch.argsort(wanted.to(torch.int8), dim=1, descending=True, stable=True)[:, :count]
     size = low.shape[1]
     place = order % size if size else order
-    split = order >= 2 * size
-    lower = torch.where(split, signs.gather(1, place) < 0, order < size)
+    split = order < size
+    lower = torch.where(split, signs.gather(1, place) < 0, order < 2 * size)
     return _Plan(place, lower, split, wanted.gather(1, order))
+
+
+def _pieces(root: Root, k: int, plan: _Plan) -> list[Tensor]:
+    """Columns that are bounded together: those with split neurons first, whose halfspaces serve all the others."""
+    batch, count = plan.place.shape
+    first = int((plan.split & plan.valid).sum(1).max())
+    nodes = root.network.nodes
+    size = 8 * batch * max(node.size for node in nodes[: nodes[k].inputs[0] + 1])
+    rest = torch.arange(first, count).split(max(1, PASS_BYTES // size)) if first < count else ()
+    return [torch.arange(first), *rest] if first else list(rest)
 
 
 def _pass(
@@ -159,35 +180,22 @@ def _pass(
     plan: _Plan,
     lines: Mapping[int, Relaxation],
     own_slopes: Mapping[int, Tensor],
-    coefficients: dict[int, Tensor],
+    coefficients: dict[int, list[Tensor]],
 ) -> LinearBound:
-    """Linear lower bounds of the rows; fills ``coefficients`` with those on undecided neurons."""
+    """Linear lower bounds of the rows; ``coefficients`` gets those on undecided neurons."""
     network, source = root.network, root.network.nodes[k].inputs[0]
     batch, count = plan.place.shape
     relaxed = Relaxed(network, root.nodes, lines, root.sensitivities, matrices=root.matrices)
-    largest = max(node.size for node in network.nodes[: source + 1])
-    seen: dict[int, list[Tensor]] = {}
 
     def visit(index: int, values: Tensor) -> None:
-        seen.setdefault(index, []).append(values.flatten(2)[:, :, root.places[index]].expand(batch, -1, -1))
+        coefficients.setdefault(index, []).append(values.flatten(2)[:, :, root.places[index]].expand(batch, -1, -1))
 
-    found = []
-    for columns in torch.arange(count).split(max(1, PASS_BYTES // (8 * batch * largest))):
-        rows = torch.zeros(batch, len(columns), network.nodes[source].size, dtype=torch.float64)
-        side = torch.where(plan.lower[:, columns], 1.0, -1.0).double()
-        rows.scatter_(2, root.places[k][plan.place[:, columns]].unsqueeze(2), side.unsqueeze(2))
-        own = {j: _sloped(root, j, lines[j], slopes[:, columns]) for j, slopes in own_slopes.items()}
-        shaped = rows.reshape(batch, len(columns), *network.nodes[source].shape)
-        bound = backward(replace(relaxed, relaxations={**lines, **own}), source, shaped, visit=visit)
-        found.append(_whole(bound, batch, len(columns)))
-    coefficients.update({index: torch.cat(parts, 1) for index, parts in seen.items()})
-    return LinearBound(*(torch.cat(parts, 1) for parts in zip(*found, strict=True)))
-
-
-def _whole(bound: LinearBound, batch: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Its parts for every region and row, [batch, count, ...]."""
-    slopes = bound.coefficients.expand(batch, count, -1)
-    return slopes, bound.constants.expand(batch, count), bound.error.expand(batch, count)
+    rows = torch.zeros(batch, count, network.nodes[source].size, dtype=torch.float64)
+    side = torch.where(plan.lower, 1.0, -1.0).double()
+    rows.scatter_(2, root.places[k][plan.place].unsqueeze(2), side.unsqueeze(2))
+    own = {j: _sloped(root, j, lines[j], slopes) for j, slopes in own_slopes.items()}
+    shaped = rows.reshape(batch, count, *network.nodes[source].shape)
+    return backward(replace(relaxed, relaxations={**lines, **own}), source, shaped, visit=visit)
 
 
 def _row_slopes(root: Root, slopes: RowSlopes, plan: _Plan, low: Tensor, high: Tensor) -> dict[int, Tensor]:

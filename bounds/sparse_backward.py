@@ -127,7 +127,7 @@ def sparse_backward(
     for part in _parts(total):
         x = np.ascontiguousarray(first[:, part])
         more = None if last is None else np.ascontiguousarray(last[:, part])
-        x, live = one.to_input((x, x.any(1)), more, part, constants[part], error[part], seen)
+        x, live = one.to_input((x, _nonzero(x)), more, part, constants[part], error[part], seen)
         kernel().transpose(x, live, coefficients[part])
     if visit is not None and seen is not None:
         for index in sorted(seen, reverse=True):
@@ -206,7 +206,7 @@ class _Pass:
             for source, part in zip(node.inputs, parts, strict=True):
                 self._arrive(pending, source, part, error)
         if last is not None:
-            self._arrive(pending, 0, (last, last.any(1)), error)
+            self._arrive(pending, 0, (last, _nonzero(last)), error)
         nothing = np.zeros(self._network.n_inputs, dtype=np.bool_)
         x, live = pending.pop(0, (np.zeros((len(nothing), len(constants))), nothing))
         kernel().account(x, live, self._matrices.offset(0), self._rho[0], constants, error)
@@ -281,6 +281,11 @@ def _line(relaxed: Relaxed, index: int, batch: int, count: int) -> _Line:
     low, high, shift, weight = (_columns(side.flatten(2)[:, :, places], batch, count) for side in sides)
     wanted = (some | (upper[0, 0] != 0)).numpy()
     return _Line(places.numpy(), slot.numpy(), wanted, (low, high, shift, weight))
+
+
+def _nonzero(x: Array) -> Mask:
+    """The rows that have anything."""
+    return np.asarray(x.any(axis=1), dtype=np.bool_)
 
 
 def _columns(tensor: Tensor, batch: int, count: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -38,6 +39,14 @@ def parse_memory(text: str) -> int:
     if not 2**20 <= size < float("inf"):
         raise OptionError(f"the memory limit {text!r} is neither a share like 60% nor a size like 8G or 500M")
     return int(size)
+
+
+def give_back() -> None:
+    """Return what was freed to the system, where the C library can: freed blocks between used ones pile up else."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (OSError, AttributeError):  # not the GNU library
+        return
 
 
 def resident_bytes(pid: int | None = None) -> int:

@@ -29,7 +29,7 @@ from verifier.bounds.reduce import without_inactive
 from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
 from verifier.falsify.attack import AttackOptions, attack
-from verifier.memory import DEFAULT_SHARE, machine_bytes, resident_bytes
+from verifier.memory import DEFAULT_SHARE, give_back, machine_bytes, resident_bytes
 from verifier.model.network import Network
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
@@ -330,12 +330,14 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
     take_turn(plain, ledger, deadline.within(FIRST_TURN))
     if ledger.decided or plain.exhausted or deadline.expired:
         return
+    del plain  # and the memory of its matrices and regions
     ledger.attack(deadline.within(attack_seconds(FIRST_TURN)))
     if ledger.decided:
         return
     ledger.own = [p for p in own if state.bounds[p].level is None]
     state.progress(Event("optimising bounds", open=len(ledger.own), unit="disjuncts"))
     better = optimised_bounds(network, nodes, deadline.share(OPTIMISE_SHARE), options.alpha, log.visit)
+    give_back()
     log.optimised(network, better)
     network, nodes = without_inactive(network, better.nodes)
     state.better.update(dict.fromkeys(ledger.own, (network, nodes)))

@@ -13,6 +13,8 @@ from verifier.verdict import Witness
 
 CONFIRMED_AT_ONCE = 4
 """Candidate points of one batch that are replayed."""
+VALUES_BYTES = 2**24
+"""For the values of all neurons at the points that are evaluated together."""
 
 
 class Candidates:
@@ -26,7 +28,8 @@ class Candidates:
         """The first confirmed one of points [B, n_inputs], each for the disjunct at position ``owner`` [B]."""
         if not len(points):
             return None
-        outputs = self._network.forward(points)
+        size = 8 * sum(node.size for node in self._network.nodes)
+        outputs = torch.cat([self._network.forward(part) for part in points.split(max(1, VALUES_BYTES // size))])
         rows = self._rows.pick(owner)
         margins = (rows.outputs @ outputs.unsqueeze(2)).squeeze(2) - rows.bounds
         if rows.inputs is not None:

@@ -54,7 +54,7 @@ class BranchOptions:
     root: AscentOptions = field(default_factory=lambda: AscentOptions(iterations=20))
     ascent: AscentOptions = field(default_factory=AscentOptions)
     leaf: AscentOptions = LEAF
-    most_bytes: int = 2**26
+    most_bytes: int = 2**24
     largest_batch: int = 1024
     crowded: int = 20_000
     frontier_bytes: int = 2**31

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Protocol
 
 from verifier.deadline import Deadline
+from verifier.memory import give_back
 from verifier.search.refining_split import RefiningSplitting
 from verifier.search.relu_split import BranchOutcome, ReluSplitting
 from verifier.side_by_side import side_by_side
@@ -79,6 +80,7 @@ def take_turn(search: Search, ledger: Ledger, deadline: Deadline) -> float:
     search.forget(ledger.closed)
     outcome, work = _work(search, deadline)
     ledger.learn(search.method, outcome, work)
+    give_back()
     return work.seconds
 
 
