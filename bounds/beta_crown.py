@@ -72,6 +72,12 @@ class Splits:
         inputs = None if self.inputs is None else self.inputs[index]
         return Splits(self.signs[index], self.slopes[index], self.multipliers[index], inputs)
 
+    def child(self, neuron: Tensor, sign: int) -> Splits:
+        """One half of every region, cut at a neuron of its own, [B]."""
+        signs = self.signs.clone()
+        signs[torch.arange(len(self)), neuron] = sign
+        return replace(self, signs=signs)
+
     @staticmethod
     def join(parts: Sequence[Splits]) -> Splits:
         """All regions of the parts, which all have ``inputs`` or all have none."""

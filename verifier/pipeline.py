@@ -39,8 +39,9 @@ from verifier.search.input_split import METHOD as INPUT_SPLITTING
 from verifier.search.input_split import InputSplitting, SplitOptions, applicable
 from verifier.search.mip import MipOptions
 from verifier.search.mip import solve as solve_mip
+from verifier.search.outcome import SearchOutcome
 from verifier.search.refining_split import RefineOptions, RefiningSplitting
-from verifier.search.relu_split import BranchOptions, BranchOutcome, ReluSplitting
+from verifier.search.relu_split import BranchOptions, ReluSplitting
 from verifier.search.tighten import TightenOptions, tighten
 from verifier.search.turns import FIRST_TURN, alternate, attack_seconds, take_turn
 from verifier.verdict import (
@@ -304,7 +305,7 @@ class _Ledger:
     def decided(self) -> bool:
         return self.state.witness is not None or len(self.closed) == len(self.own)
 
-    def learn(self, method: str, outcome: BranchOutcome, work: SearchStatistics) -> None:
+    def learn(self, method: str, outcome: SearchOutcome, work: SearchStatistics) -> None:
         self.state.witness = self.state.witness or outcome.witness
         self.state.searched(method, work)
         for position, bound in zip(self.own, outcome.bounds, strict=True):

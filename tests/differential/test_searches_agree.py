@@ -70,7 +70,7 @@ def test_bounds_of_regions_on_disk_count():
         while not search.spilled and not search.exhausted:
             search.work(Deadline.after(0.02))
         outcome = search.work(Deadline.after(0))
-        waiting = search._spill.lowest
+        waiting = search._frontier.on_disk
         assert search.worst <= min(waiting.values(), default=np.inf)
         for position, lower in waiting.items():
             assert outcome.bounds[position].level is None

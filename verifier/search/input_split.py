@@ -22,6 +22,7 @@ from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.dense_chain import DenseChain, dense_chain, is_dense_chain, root_arrays
 from verifier.search.evidence_log import EvidenceLog
+from verifier.search.outcome import SearchOutcome
 from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
 
 Array = NDArray[np.float64]
@@ -42,19 +43,6 @@ class SplitOptions:
     most_inputs: int = 12
     slice_seconds: float = 0.2
     smallest_width: float = 1e-12
-
-
-@dataclass(frozen=True, eq=False)
-class SplitOutcome:
-    """witness: a confirmed counterexample, or None.
-
-    bounds: one entry per disjunct of the query.  regions: boxes visited so far.  open: boxes left.
-    """
-
-    witness: Witness | None
-    bounds: tuple[DisjunctBounds, ...]
-    regions: int
-    open: int
 
 
 def applicable(query: Query, options: SplitOptions) -> bool:
@@ -90,7 +78,7 @@ class InputSplitting:
         """No box is left to split; disjuncts still open then were open in boxes too small to split."""
         return all(group.stack.depth == 0 for group in self._groups)
 
-    def work(self, deadline: Deadline) -> SplitOutcome:
+    def work(self, deadline: Deadline) -> SearchOutcome:
         """Split until every disjunct is decided or the deadline passes; what is known by then."""
         witness = None
         for number, group in enumerate(self._groups):
@@ -101,7 +89,7 @@ class InputSplitting:
             for position, bound in group.bounds():
                 bounds[position] = bound
         regions, left = (sum(getattr(group, name) for group in self._groups) for name in ("regions", "open"))
-        return SplitOutcome(witness, tuple(bounds), regions, left)
+        return SearchOutcome(witness, tuple(bounds), regions, left)
 
     def worst_boxes(self, count: int) -> list[tuple[int, Array, Array]]:
         """Up to ``count`` open boxes with the least bounds: (position of a disjunct open there, lower, upper)."""
@@ -112,7 +100,7 @@ class InputSplitting:
 
 def split(
     query: Query, deadline: Deadline, options: SplitOptions | None = None, progress: Progress = silent
-) -> SplitOutcome:
+) -> SearchOutcome:
     """One ``InputSplitting`` from start to end."""
     return InputSplitting(query, options, progress).work(deadline)
 

@@ -11,10 +11,8 @@ later layers (``refinement.scores``; in the spirit of Henriksen and Lomuscio, DE
 
 from __future__ import annotations
 
-import heapq
-import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -31,10 +29,11 @@ from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.candidates import Candidates, rows_of
 from verifier.search.evidence_log import RegionLog
+from verifier.search.frontier import Frontier, Regions
+from verifier.search.outcome import SearchOutcome, bounds_of
 from verifier.search.pace import Pace
-from verifier.search.relu_split import LEAF, BranchOutcome
-from verifier.search.spill import Spill
-from verifier.verdict import DisjunctBounds, EvidenceLevel, Witness
+from verifier.search.relu_split import LEAF
+from verifier.verdict import Witness
 
 METHOD = REFINING_SPLITTING
 
@@ -52,32 +51,6 @@ class RefineOptions:
     most_bytes: int = 2**24
     largest_batch: int = 4
     frontier_bytes: int = 2**31
-
-
-@dataclass(frozen=True, eq=False)
-class _Region:
-    """signs: [m]; inputs: [2, m].  owners: the disjuncts it leaves open, [o].
-
-    slopes, multipliers: [o, m], per disjunct.  lower: [o], bounds on their margins.  branch: the neuron to split next,
-    -1 where none is undecided.
-    """
-
-    signs: Tensor
-    inputs: Tensor
-    owners: Tensor
-    slopes: Tensor
-    multipliers: Tensor
-    lower: Tensor
-    branch: int
-
-    @property
-    def worst(self) -> float:
-        return float(self.lower.min())
-
-    @property
-    def bytes(self) -> int:
-        tensors = (self.signs, self.inputs, self.owners, self.slopes, self.multipliers, self.lower)
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 class RefiningSplitting:
@@ -107,81 +80,55 @@ class RefiningSplitting:
         self._rows = rows_of(query)
         self._candidates = Candidates(query, self._rows)
         self._count = len(query.disjuncts)
-        self._heap: list[tuple[float, int, _Region]] | None = None
-        self._order = itertools.count()
+        self._frontier = Frontier(self._options.frontier_bytes)
         self._abandoned: set[int] = set()
         widest = max(node.size for node in query.network.nodes)
         rows = 2 * max([len(p) for p in self._root.places.values()], default=0)
         self._batch = max(1, min(self._options.largest_batch, self._options.most_bytes // (16 * widest * rows + 1)))
-        self._spill, self._forgotten = Spill(), torch.zeros(0, dtype=torch.long)
-        self._pace = Pace()
-        self.regions = self.spilled = 0
+        self._pace, self._started = Pace(), False
+        self.regions = 0
         self.closed = {"bound": 0, "empty": 0}
 
     method = METHOD
 
     @property
     def exhausted(self) -> bool:
-        return self._heap is not None and self.open == 0
+        return self._started and self.open == 0
 
     @property
     def open(self) -> int:
         """Regions left, in memory and on disk."""
-        return len(self._heap or []) + len(self._spill)
+        return len(self._frontier)
+
+    @property
+    def spilled(self) -> int:
+        """Regions that have been moved to disk."""
+        return self._frontier.spilled
 
     @property
     def worst(self) -> float:
         """The least bound of an open region, infinite where none is open."""
-        if self._heap is None:
-            return -torch.inf
-        return min([self._heap[0][0] if self._heap else torch.inf, *self._spill.lowest.values()])
-
-    def work(self, deadline: Deadline) -> BranchOutcome:
-        """Split until every disjunct is decided or the deadline passes; what is known by then."""
-        witness = None
-        if self._heap is None:
-            self._heap = []
-            witness = self._bound([self._whole()])
-        self._pace.start(self.regions)
-        while witness is None and not self.exhausted and not deadline.expired:
-            self._balance()
-            if self._heap:
-                witness = self._step()
-        return BranchOutcome(witness, self._bounds(), self.regions, self.open)
+        return self._frontier.worst if self._started else -torch.inf
 
     def forget(self, closed: Sequence[int]) -> None:
         """Drop disjuncts, by position, that someone else has closed."""
-        self._forgotten = torch.tensor(closed, dtype=torch.long)
-        if self._heap is not None:
-            self._load([region for _, _, region in self._heap])
+        self._frontier.forget(closed)
 
-    def _load(self, regions: Sequence[_Region]) -> None:
-        """Make these regions, as far as they are still of interest, the heap."""
-        self._heap = []
-        gone = torch.cat([self._forgotten, torch.tensor(sorted(self._abandoned), dtype=torch.long)])
-        for region in regions:
-            still = ~torch.isin(region.owners, gone)
-            if bool(still.any()):
-                self._push(_only(region, still))
+    def work(self, deadline: Deadline) -> SearchOutcome:
+        """Split until every disjunct is decided or the deadline passes; what is known by then."""
+        witness = None
+        if not self._started:
+            self._started = True
+            witness = self._bound(self._whole())
+        self._pace.start(self.regions)
+        while witness is None and not self.exhausted and not deadline.expired:
+            parents = self._frontier.take(self._batch)
+            if parents is not None:
+                witness = self._split(parents)
+        bounds = bounds_of(self._count, self._frontier, self._abandoned, METHOD)
+        return SearchOutcome(witness, bounds, self.regions, self.open)
 
-    def _push(self, region: _Region) -> None:
-        assert self._heap is not None
-        heapq.heappush(self._heap, (region.worst, next(self._order), region))
-
-    def _balance(self) -> None:
-        """Move what does not fit in memory to disk, those nearest to closing first, and back when there is room."""
-        assert self._heap is not None
-        if not self._heap and len(self._spill):
-            self._load(self._spill.pop())
-        elif len(self._heap) > 1 and len(self._heap) * self._heap[0][2].bytes > self._options.frontier_bytes:
-            ordered = sorted(self._heap)
-            kept = max(1, len(ordered) // 2)
-            away = [region for _, _, region in ordered[kept:]]
-            self._heap = ordered[:kept]
-            self.spilled += len(away)
-            self._spill.push(away, len(away), _lowest(away))
-
-    def _whole(self) -> _Region:
+    def _whole(self) -> Regions:
         """The undivided box."""
         start = self._root.undivided()
         sides = []
@@ -189,56 +136,76 @@ class RefiningSplitting:
             bounds = self._root.nodes[self._root.network.nodes[k].inputs[0]]
             sides.append(torch.stack([bounds.lower.flatten()[places], bounds.upper.flatten()[places]]))
         inputs = torch.cat(sides, 1) if sides else torch.zeros(2, 0, dtype=torch.float64)
-        return _Region(
-            start.signs[0],
-            inputs,
-            torch.arange(self._count),
-            start.slopes.expand(self._count, -1),
-            start.multipliers.expand(self._count, -1),
-            torch.full((self._count,), -torch.inf, dtype=torch.float64),
-            -1,
+        return Regions(
+            counts=torch.tensor([self._count]),
+            branch=torch.tensor([-1]),
+            owner=torch.arange(self._count),
+            lower=torch.full((self._count,), -torch.inf, dtype=torch.float64),
+            signs=start.signs,
+            inputs=inputs[None],
+            slopes=start.slopes.expand(self._count, -1),
+            multipliers=start.multipliers.expand(self._count, -1),
         )
 
-    def _step(self) -> Witness | None:
-        """Split the worst regions."""
-        assert self._heap is not None
-        taken = [heapq.heappop(self._heap)[2] for _ in range(min(self._batch, len(self._heap)))]
-        children = [_child(region, sign) for region in taken for sign in (1, -1)]
-        witness = self._bound(children)
+    def _split(self, parents: Regions) -> Witness | None:
+        """Split regions and bound both halves of each."""
+        witness = self._bound(_halves(parents))
         lowest = None if self.exhausted else self.worst
         rate = self._pace.rate(self.regions)
         self._progress(Event(METHOD, lower=lowest, open=self.open, unit="regions", rate=rate))
         return witness
 
-    def _bound(self, regions: list[_Region]) -> Witness | None:
+    def _bound(self, regions: Regions) -> Witness | None:
         """Bound regions, keep the open ones, try the points where their bounds are least."""
-        root = self._root
-        none = torch.zeros(len(regions), 0)
-        splits = Splits(torch.stack([r.signs for r in regions]), none, none, torch.stack([r.inputs for r in regions]))
-        first = min((int(self._layer[r.branch]) for r in regions if r.branch >= 0), default=0)
+        root, count = self._root, len(regions)
+        assert regions.signs is not None
+        none = torch.zeros(count, 0)
+        splits = Splits(regions.signs, none, none, regions.inputs)
+        branch = regions.branch.tolist()
+        first = min((int(self._layer[neuron]) for neuron in branch if neuron >= 0), default=0)
         refined = refine(root, self._slopes, splits, first, self._log is not None)
         if self._log is not None:
-            self._log.regions(refined, [r.branch for r in regions], first)
-        self.regions += len(regions)
+            self._log.regions(refined, branch, first)
+        self.regions += count
         self.closed["empty"] += int((~refined.feasible).sum())
         if not bool(refined.feasible.any()):
             return None
-        feasible = [r for i, r in enumerate(regions) if refined.feasible[i]]
-        sizes = torch.tensor([len(r.owners) for r in feasible])
-        pair = torch.nonzero(refined.feasible).squeeze(1).repeat_interleave(sizes)
-        owner, known = (torch.cat([getattr(r, name) for r in feasible]) for name in ("owners", "lower"))
-        slopes, multipliers = (torch.cat([getattr(r, name) for r in feasible]) for name in ("slopes", "multipliers"))
-        result = self._margins(refined, pair, owner, slopes, multipliers, self._options.ascent)
-        lower = torch.maximum(result.lower, known)
-        weights = _weights(lower, pair, len(regions))
-        pulls = torch.zeros(len(regions), root.size).index_add(0, pair, weights.float()[:, None] * result.pulls)
-        gains = scores(root, refined, pulls)
+        at = torch.nonzero(refined.feasible).squeeze(1)
+        feasible = regions.pick(at)
+        pair, owner = at[feasible.region], feasible.owner
+        assert feasible.slopes is not None
+        assert feasible.multipliers is not None
+        result = self._margins(refined, pair, owner, feasible.slopes, feasible.multipliers, self._options.ascent)
+        lower = torch.maximum(result.lower, feasible.lower)
+        weights = _weights(lower, pair, count)
+        pulls = torch.zeros(count, root.size).index_add(0, pair, weights.float()[:, None] * result.pulls)
+        assert refined.splits.inputs is not None
+        bounded = replace(
+            feasible,
+            lower=lower,
+            inputs=refined.splits.inputs[at],
+            slopes=result.splits.slopes,
+            multipliers=result.splits.multipliers,
+        )
+        self._keep(bounded, at, refined, scores(root, refined, pulls)[at])
         still = torch.nonzero(lower <= 0).squeeze(1)
-        left = sorted(set(pair[still].tolist()))
-        self.closed["bound"] += len(feasible) - len(left)
-        for i in left:
-            self._keep(i, still[pair[still] == i], refined, gains[i], owner, result, lower)
         return self._candidates.judge(result.points[still], owner[still])
+
+    def _keep(self, regions: Regions, at: Tensor, refined: Refined, gains: Tensor) -> None:
+        """Put back what is open of regions, which stand at these positions of the batch."""
+        assert regions.signs is not None
+        assert regions.inputs is not None
+        is_open, region = regions.lower <= 0, regions.region
+        self.closed["bound"] += len(regions) - len(region[is_open].unique())
+        undecided = (regions.inputs[:, 0] < 0) & (regions.inputs[:, 1] > 0) & (regions.signs == 0)
+        divisible = undecided.any(1)
+        if bool(divisible.any()):
+            # Zero gains still name an undecided neuron.
+            branch = torch.where(undecided, gains + 1e-30, -1.0).argmax(1)
+            self._frontier.add(replace(regions, branch=branch).only(is_open & divisible[region]))
+        for leaf in region[is_open & ~divisible[region]].unique().tolist():
+            claims = torch.nonzero(is_open & (region == leaf)).squeeze(1)
+            self._close_leaf(int(at[leaf]), refined, regions.owner[claims], regions.splits.pick(claims))
 
     def _margins(
         self,
@@ -275,75 +242,18 @@ class RefiningSplitting:
         if bool((lower > 0).all()):
             self.closed["bound"] += 1
             return
-        self._abandoned.update(owner[lower <= 0].tolist())
-        self.forget(self._forgotten.tolist())
-
-    def _keep(
-        self, i: int, at: Tensor, refined: Refined, gains: Tensor, owner: Tensor, result: RegionBounds, lower: Tensor
-    ) -> None:
-        """Put region i back with its open disjuncts, those at rows ``at`` of the result."""
-        assert self._heap is not None
-        assert refined.splits.inputs is not None
-        inputs = refined.splits.inputs[i]
-        undecided = (inputs[0] < 0) & (inputs[1] > 0) & (refined.splits.signs[i] == 0)
-        if not bool(undecided.any()):
-            self._close_leaf(i, refined, owner[at], result.splits.pick(at))
-            return
-        # Zero gains still name an undecided neuron.
-        branch = int(torch.where(undecided, gains + 1e-30, -1.0).argmax())
-        region = _Region(
-            refined.splits.signs[i],
-            inputs,
-            owner[at],
-            result.splits.slopes[at],
-            result.splits.multipliers[at],
-            lower[at],
-            branch,
-        )
-        self._push(region)
-
-    def _bounds(self) -> tuple[DisjunctBounds, ...]:
-        worst = dict.fromkeys(range(self._count), torch.inf)
-        for found_open in (_lowest([region for _, _, region in self._heap or []]), self._spill.lowest):
-            for owner, lower in found_open.items():
-                worst[owner] = min(worst[owner], lower)
-        found = []
-        for position, lower in worst.items():
-            if position in self._abandoned:
-                found.append(DisjunctBounds())
-            elif lower < torch.inf:
-                found.append(DisjunctBounds(lower=lower))
-            else:
-                found.append(DisjunctBounds(lower=0.0, closed_by=METHOD, level=EvidenceLevel.RIGOROUS))
-        return tuple(found)
+        abandoned = owner[lower <= 0].tolist()
+        self._abandoned.update(abandoned)
+        self._frontier.forget(abandoned)
 
 
-def _lowest(regions: Sequence[_Region]) -> dict[int, float]:
-    """The least bound of each disjunct that is open in some region."""
-    found: dict[int, float] = {}
-    for region in regions:
-        for owner, lower in zip(region.owners.tolist(), region.lower.tolist(), strict=True):
-            found[owner] = min(lower, found.get(owner, lower))
-    return found
-
-
-def _child(region: _Region, sign: int) -> _Region:
-    signs = region.signs.clone()
-    signs[region.branch] = sign
-    return _Region(signs, region.inputs, region.owners, region.slopes, region.multipliers, region.lower, region.branch)
-
-
-def _only(region: _Region, still: Tensor) -> _Region:
-    """The region with some of its disjuncts."""
-    return _Region(
-        region.signs,
-        region.inputs,
-        region.owners[still],
-        region.slopes[still],
-        region.multipliers[still],
-        region.lower[still],
-        region.branch,
-    )
+def _halves(parents: Regions) -> Regions:
+    """Both halves of every region, next to each other."""
+    halves = parents.pick(torch.arange(len(parents)).repeat_interleave(2))
+    assert halves.signs is not None
+    signs = halves.signs.clone()
+    signs[torch.arange(len(halves)), halves.branch] = torch.tensor([1, -1], dtype=signs.dtype).repeat(len(parents))
+    return replace(halves, signs=signs)
 
 
 def _weights(lower: Tensor, pair: Tensor, count: int) -> Tensor:

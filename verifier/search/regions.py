@@ -25,7 +25,9 @@ from verifier.bounds.beta_crown import AscentOptions, Root, Rows, Splits, bound_
 from verifier.bounds.level import Bounds
 from verifier.deadline import Deadline
 from verifier.model.network import Network
+from verifier.search.frontier import Frontier, Regions
 from verifier.search.leaf import close
+from verifier.search.pace import BatchSize
 
 FIRST_BATCH = 8
 LONGEST_STEP = 1.0
@@ -48,29 +50,6 @@ class RegionOptions:
     shown: int = 8
 
 
-@dataclass(eq=False)
-class _Frontier:
-    """Open regions: splits, bounds [B], positions of their rows [B], neurons to split next [B]."""
-
-    splits: Splits
-    lower: Tensor
-    owner: Tensor
-    branch: Tensor
-
-    def __len__(self) -> int:
-        return len(self.lower)
-
-    def pick(self, index: Tensor) -> _Frontier:
-        return _Frontier(self.splits.pick(index), self.lower[index], self.owner[index], self.branch[index])
-
-    @staticmethod
-    def join(parts: Sequence[_Frontier]) -> _Frontier:
-        return _Frontier(
-            Splits.join([p.splits for p in parts]),
-            *(torch.cat([getattr(p, name) for p in parts]) for name in ("lower", "owner", "branch")),
-        )
-
-
 class RegionSearch:
     """network: float64, CPU.  nodes: rigorous bounds over the objective's ball, [1, *shape].
 
@@ -88,25 +67,25 @@ class RegionSearch:
         self._options, self._rows = options or RegionOptions(), rows
         self._objective = objective
         self._root = _root(network, nodes, objective)
-        self._frontier: _Frontier | None = None
+        self._frontier, self._started = Frontier(), False
         self._settled = math.inf
         self._busy = math.inf
         """The least bound of the regions that a step has taken out, until their children are in."""
         size = 4 * sum(node.size for node in network.nodes) * rows.bounds.shape[1]
-        self._most = max(1, min(self._options.largest_batch, self._options.most_bytes // size))
-        self._batch, self._rate = min(FIRST_BATCH, self._most), 0.0
+        most = min(self._options.largest_batch, self._options.most_bytes // size)
+        self._batch = BatchSize(FIRST_BATCH, most, LONGEST_STEP)
         self.regions = 0
 
     @property
     def lower(self) -> float:
         """No point of the ball has less; -inf before any work."""
-        if self._frontier is None:
+        if not self._started:
             return -math.inf
-        return min(self._settled, self._busy, float(self._frontier.lower.min()) if len(self._frontier) else math.inf)
+        return min(self._settled, self._busy, self._frontier.worst)
 
     @property
     def open(self) -> int:
-        return 0 if self._frontier is None else len(self._frontier)
+        return len(self._frontier)
 
     @property
     def undecided(self) -> int:
@@ -115,14 +94,14 @@ class RegionSearch:
 
     @property
     def exhausted(self) -> bool:
-        return self._frontier is not None and len(self._frontier) == 0
+        return self._started and len(self._frontier) == 0
 
     def work(self, deadline: Deadline, attempt: Try) -> None:
         """Split until nothing is open or the deadline passes."""
-        if self._frontier is None:
+        if not self._started:
             count = len(self._rows.bounds)
             whole = self._root.undivided().pick(torch.zeros(count, dtype=torch.long))
-            self._frontier, self._busy = _nothing(whole), -math.inf
+            self._started, self._busy = True, -math.inf
             owner, known = torch.arange(count), torch.full((count,), -torch.inf, dtype=torch.float64)
             self._bound(whole, owner, known, self._options.root, attempt)
             self._busy = math.inf
@@ -136,48 +115,48 @@ class RegionSearch:
         """
         old, self._root = self._root, _root(self._root.network, nodes, objective)
         self._objective = objective
-        if self._frontier is None:
-            return
-        columns, alive = [], torch.ones(len(self._frontier), dtype=torch.bool)
-        at = 0
+        columns, crossed, at = [], [], 0
         for k, places in old.places.items():
             pre = nodes[old.network.nodes[k].inputs[0]]
             low, high = pre.lower.flatten()[places], pre.upper.flatten()[places]
-            signs = self._frontier.splits.signs[:, at : at + len(places)]
-            alive &= ~(((signs > 0) & (high < 0)) | ((signs < 0) & (low > 0))).any(1)
             columns.append(at + torch.nonzero((low < 0) & (high > 0)).squeeze(1))
+            crossed.append(torch.stack([high < 0, low > 0]))
             at += len(places)
         kept = torch.cat(columns) if columns else torch.zeros(0, dtype=torch.long)
         assert len(kept) == self._root.size, "bounds after the first must not be looser"
+        inactive, active = torch.cat(crossed, 1) if crossed else torch.zeros(2, 0, dtype=torch.bool)
+        # Where the neuron to split is decided now, -1, the region is bounded anew instead.
         new_place = torch.full((old.size + 1,), -1, dtype=torch.long)
         new_place[kept] = torch.arange(len(kept))
-        frontier = self._frontier.pick(torch.nonzero(alive).squeeze(1))
-        splits = Splits(*(getattr(frontier.splits, name)[:, kept] for name in ("signs", "slopes", "multipliers")))
-        branch = new_place[frontier.branch]
-        # Where the neuron to split is decided now, the region is bounded anew instead.
-        self._frontier = _Frontier(splits, frontier.lower, frontier.owner, branch)
+
+        def narrowed(regions: Regions) -> Regions:
+            splits = regions.splits
+            empty = (((splits.signs > 0) & inactive) | ((splits.signs < 0) & active)).any(1)
+            alive = regions.only(~empty)
+            splits = Splits(*(getattr(alive.splits, name)[:, kept] for name in ("signs", "slopes", "multipliers")))
+            return Regions.single(splits, alive.owner, alive.lower, new_place[alive.branch])
+
+        self._frontier.rewrite(narrowed)
 
     def _step(self, attempt: Try) -> None:
-        assert self._frontier is not None
         begun = time.monotonic()
-        order = torch.argsort(self._frontier.lower, stable=True)
-        taken = self._frontier.pick(order[: self._batch])
-        self._frontier = self._frontier.pick(order[self._batch :])
+        taken = self._frontier.take(self._batch.count)
+        assert taken is not None
         worth = taken.lower <= self._objective.cutoff
         self._settle(taken.lower[~worth])
-        taken = taken.pick(torch.nonzero(worth).squeeze(1))
-        if not len(taken):  # the least bounds exceed the cutoff, so all do
-            self._settle(self._frontier.lower)
-            self._frontier = self._frontier.pick(torch.zeros(0, dtype=torch.long))
+        if not bool(worth.any()):  # the least bounds exceed the cutoff, so all do
+            self._settled = min(self._settled, self._frontier.worst)
+            self._frontier = Frontier()
             return
+        taken = taken.only(worth)
         self._busy = float(taken.lower.min())
-        stale, ready = taken.pick(taken.branch < 0), taken.pick(taken.branch >= 0)
-        parts = [stale.splits, _child(ready, 1), _child(ready, -1)]
+        stale, ready = (taken.pick(torch.nonzero(which).squeeze(1)) for which in (taken.branch < 0, taken.branch >= 0))
+        parts = [stale.splits, *(ready.splits.child(ready.branch, sign) for sign in (1, -1))]
         owner = torch.cat([stale.owner, ready.owner, ready.owner])
         known = torch.cat([stale.lower, ready.lower, ready.lower])
         self._bound(Splits.join(parts), owner, known, self._options.ascent, attempt)
         self._busy = math.inf
-        self._adapt(len(taken), time.monotonic() - begun)
+        self._batch.learn(len(taken), time.monotonic() - begun)
 
     def _bound(self, splits: Splits, owner: Tensor, known: Tensor, ascent: AscentOptions, attempt: Try) -> None:
         """Bound regions, keep the open ones, let the caller try the points where their bounds are least."""
@@ -199,16 +178,15 @@ class RegionSearch:
         kept = still[splittable]
         if len(kept):
             chosen = torch.where(undecided, result.scores[still] + 1e-30, -1.0).argmax(1)[splittable]
-            added = _Frontier(result.splits.pick(kept), lower[kept], owner[kept], chosen)
-            assert self._frontier is not None
-            self._frontier = _Frontier.join([self._frontier, added])
+            self._frontier.add(Regions.single(result.splits.pick(kept), owner[kept], lower[kept], chosen))
         shown = still[torch.argsort(lower[still])[: self._options.shown]]
         self._learn(attempt(result.points[shown], owner[shown]))
 
     def _finish(self, splits: Splits, owner: Tensor, known: float, attempt: Try) -> None:
         """A region where all is linear."""
         found = close(self._root, self._objective, self._rows.pick(owner), splits)
-        self._settle(torch.tensor([max(known, found.lower)]))
+        # As a tensor of torch's own choice it would be rounded to float32, up or down.
+        self._settled = min(self._settled, max(known, found.lower))
         if len(found.points):
             self._learn(attempt(found.points, owner.expand(len(found.points))))
 
@@ -224,15 +202,6 @@ class RegionSearch:
             # The caches of the root hold no matter what the cutoff is.
             vars(self._root)["fast"] = replace(fast, objective=self._objective.float())
 
-    def _adapt(self, count: int, seconds: float) -> None:
-        """Larger batches for as long as they bound more regions per second."""
-        rate = count / max(seconds, 1e-9)
-        if seconds > LONGEST_STEP:
-            self._batch = max(1, self._batch // 2)
-        elif count == self._batch and rate > 1.05 * self._rate:
-            self._rate = rate
-            self._batch = min(2 * self._batch, self._most)
-
 
 def sharper(
     network: Network, nodes: Sequence[Bounds], objective: Nearest | Lowest, deadline: Deadline
@@ -246,15 +215,3 @@ def sharper(
 def _root(network: Network, nodes: Sequence[Bounds], objective: Nearest | Lowest) -> Root:
     lower, upper = objective.ball.box()
     return Root(network, lower[None], upper[None], tuple(nodes), objective)
-
-
-def _nothing(like: Splits) -> _Frontier:
-    none = torch.zeros(0, dtype=torch.long)
-    return _Frontier(like.pick(none), torch.zeros(0, dtype=torch.float64), none, none)
-
-
-def _child(parents: _Frontier, sign: int) -> Splits:
-    """One half of every parent."""
-    signs = parents.splits.signs.clone()
-    signs[torch.arange(len(parents)), parents.branch] = sign
-    return Splits(signs, parents.splits.slopes, parents.splits.multipliers)

@@ -15,8 +15,9 @@ from typing import Protocol
 
 from verifier.deadline import Deadline
 from verifier.memory import give_back
+from verifier.search.outcome import SearchOutcome
 from verifier.search.refining_split import RefiningSplitting
-from verifier.search.relu_split import BranchOutcome, ReluSplitting
+from verifier.search.relu_split import ReluSplitting
 from verifier.side_by_side import side_by_side
 from verifier.verdict import SearchStatistics
 
@@ -41,7 +42,7 @@ class Ledger(Protocol):
     def decided(self) -> bool:
         """Whether a counterexample is known, or all disjuncts are closed."""
 
-    def learn(self, method: str, outcome: BranchOutcome, work: SearchStatistics) -> None:
+    def learn(self, method: str, outcome: SearchOutcome, work: SearchStatistics) -> None:
         """One turn of a search has ended."""
 
     def attack(self, deadline: Deadline) -> None:
@@ -108,7 +109,7 @@ def _at_once(searches: Sequence[Search], ledger: Ledger, deadline: Deadline) -> 
     return [statistics.seconds for _, statistics in found]
 
 
-def _work(search: Search, deadline: Deadline) -> tuple[BranchOutcome, SearchStatistics]:
+def _work(search: Search, deadline: Deadline) -> tuple[SearchOutcome, SearchStatistics]:
     visited, spilled, closed, begun = search.regions, search.spilled, dict(search.closed), time.monotonic()
     outcome = search.work(deadline)
     statistics = SearchStatistics(
