@@ -26,14 +26,17 @@ from verifier.bounds.crown import intermediate_bounds
 from verifier.bounds.level import Bounds, Level
 from verifier.bounds.margins import BoxGroup, GroupBounds, group_by_box, margin_bounds
 from verifier.bounds.reduce import without_inactive
+from verifier.conclusion import conclude
 from verifier.deadline import Deadline
-from verifier.errors import SoundnessError
 from verifier.falsify.attack import AttackOptions, attack
 from verifier.memory import DEFAULT_SHARE, give_back, machine_bytes, resident_bytes
 from verifier.model.network import Network
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
+from verifier.search.box_split import METHOD as BOX_SPLITTING
+from verifier.search.box_split import BoxOptions, BoxSplitting
+from verifier.search.box_split import applicable as splits_boxes
 from verifier.search.evidence_log import BranchLog, EvidenceLog
 from verifier.search.input_split import METHOD as INPUT_SPLITTING
 from verifier.search.input_split import InputSplitting, SplitOptions, applicable
@@ -43,15 +46,13 @@ from verifier.search.outcome import SearchOutcome
 from verifier.search.refining_split import RefineOptions, RefiningSplitting
 from verifier.search.relu_split import BranchOptions, ReluSplitting
 from verifier.search.tighten import TightenOptions, tighten
-from verifier.search.turns import FIRST_TURN, alternate, attack_seconds, take_turn
+from verifier.search.turns import FIRST_TURN, Search, alternate, attack_seconds
 from verifier.verdict import (
     DisjunctBounds,
-    Evidence,
     EvidenceLevel,
     Result,
     SearchStatistics,
     Statistics,
-    Verdict,
     Witness,
 )
 
@@ -65,6 +66,8 @@ FIRST_WAVES, SPLIT_ATTACK = 1, (0.5, 1.0)
 at first, because on such small networks they find within a second what is hard to find (ACAS Xu 1_9 prop_7)."""
 SPLIT_SHARE_SMALL, FEW_UNDECIDED = 0.3, 60
 """Of the time left, for input splitting where no more ReLUs than this are undecided; beyond it gets all."""
+EARLY_SHARE = 0.2
+"""Of the time for branching, before bounds are optimised, where boxes of few inputs can be split."""
 OPTIMISE_SHARE = 0.25
 """Of the time for branching, for alpha-CROWN on the pre-activation bounds."""
 BRANCH_SHARE, BRANCH_SHARE_LARGE = 0.6, 0.95
@@ -101,6 +104,7 @@ class Options:
     alpha: AlphaOptions = field(default_factory=AlphaOptions)
     branch: BranchOptions = field(default_factory=BranchOptions)
     refine: RefineOptions = field(default_factory=RefineOptions)
+    boxes: BoxOptions = field(default_factory=BoxOptions)
     tighten: TightenOptions = field(default_factory=TightenOptions)
     mip: MipOptions = field(default_factory=MipOptions)
     stages: tuple[str, ...] = ("bound", "attack", "split", "branch", "milp")
@@ -190,7 +194,10 @@ def solve(
                 state.stages[name] = time.monotonic() - begun
     except KeyboardInterrupt:
         state.interrupted = True
-    result = _result(state, time.monotonic() - started)
+    statistics = Statistics(time.monotonic() - started, state.stages, state.counts, state.searches)
+    result = conclude(
+        state.witness, tuple(state.bounds), statistics, options.trust, state.interrupted, state.deadline.expired
+    )
     if state.log is None or options.evidence is None:
         return result
     return replace(result, recorded=state.log.save(options.evidence, result))
@@ -208,10 +215,11 @@ def _bound(state: State) -> None:
         ]
     kept = 0
     open_query = query.restricted(candidates)
-    for group in margin_bounds(query.network, open_query.disjuncts, deadline):
+    # Recorded searches rest on bounds that the checker knows how to repeat.
+    for group in margin_bounds(query.network, open_query.disjuncts, deadline, forms=state.log is None):
         for position, margin in zip(group.group.positions, group.margins, strict=True):
             closed = margin > 0 and group.level is Level.RIGOROUS
-            level, method = (EvidenceLevel.RIGOROUS, "crown") if closed else (None, "")
+            level, method = (EvidenceLevel.RIGOROUS, group.method) if closed else (None, "")
             state.learn(candidates[position], DisjunctBounds(margin, closed_by=method, level=level))
         still_open = [candidates[p] for p in group.group.positions if candidates[p] in state.open]
         size = 2 * sum(bound.lower.numel() * 8 for bound in group.nodes)
@@ -226,7 +234,10 @@ def _attack(state: State) -> None:
     """Look for a counterexample with the default effort; keep the best points for the MILP."""
     positions = state.open
     query = state.query.restricted(positions)
-    waves = FIRST_WAVES if "split" in state.options.stages and applicable(query, state.options.split) else None
+    stages = state.options.stages
+    few = "split" in stages and applicable(query, state.options.split)
+    few |= "branch" in stages and splits_boxes(query, state.options.boxes)
+    waves = FIRST_WAVES if few else None
     outcome = attack(query, state.deadline, _attack_options(state, state.options.seed, waves), state.progress)
     state.witness = outcome.witness
     for position, point, margin in zip(positions, outcome.points, outcome.margins, strict=True):
@@ -291,24 +302,26 @@ def _branch(state: State) -> None:
 
 @dataclass(eq=False)
 class _Ledger:
-    """What the ReLU searches over one box find, for the disjuncts at positions ``own`` of the state."""
+    """What the searches over one box find, for the disjuncts at positions ``own`` of the state; ``views``: other
+    positions, by the method of the search that has these."""
 
     state: State
     own: list[int]
+    views: dict[str, list[int]] = field(default_factory=dict)
     attacks: int = 0
 
-    @property
-    def closed(self) -> list[int]:
-        return [i for i, p in enumerate(self.own) if self.state.bounds[p].level is not None]
+    def closed(self, method: str) -> list[int]:
+        own = self.views.get(method, self.own)
+        return [i for i, p in enumerate(own) if self.state.bounds[p].level is not None]
 
     @property
     def decided(self) -> bool:
-        return self.state.witness is not None or len(self.closed) == len(self.own)
+        return self.state.witness is not None or all(self.state.bounds[p].level is not None for p in self.own)
 
     def learn(self, method: str, outcome: SearchOutcome, work: SearchStatistics) -> None:
         self.state.witness = self.state.witness or outcome.witness
         self.state.searched(method, work)
-        for position, bound in zip(self.own, outcome.bounds, strict=True):
+        for position, bound in zip(self.views.get(method, self.own), outcome.bounds, strict=True):
             self.state.learn(position, bound)
 
     def attack(self, deadline: Deadline) -> None:
@@ -320,15 +333,23 @@ class _Ledger:
 
 
 def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadline) -> None:
-    """One box: a short turn with the bounds at hand, then with optimised ones two searches in turns with attacks."""
-    options, ledger = state.options, _Ledger(state, own)
+    """One box: a short turn with the bounds at hand, then with optimised ones two searches in turns with attacks.
+
+    Where few inputs vary splitting the box takes part, and has more time before bounds are optimised.
+    """
+    options, ledger = state.options, _Ledger(state, own, {BOX_SPLITTING: own})
     whole = _nodes(state, own, group, deadline)
     network, nodes = without_inactive(state.query.network, whole)
     query = replace(state.query.restricted(own), network=network)
     branching = replace(options.branch, frontier_bytes=state.room // 2)
     log = BranchLog(state.log, own, state.query.network, whole, network, nodes)
     plain = ReluSplitting(query, nodes, branching, state.progress, log.leaves(own))
-    take_turn(plain, ledger, deadline.within(FIRST_TURN))
+    boxing = replace(options.boxes, frontier_bytes=state.room // 3)
+    # What the compiled search took was its alone.
+    few = not applicable(state.query.restricted(own), options.split) and splits_boxes(query, boxing)
+    boxes = [BoxSplitting(query, nodes, boxing, state.progress)] if few else []
+    early = deadline.share(EARLY_SHARE) if boxes else deadline.within(FIRST_TURN)
+    alternate([*boxes, plain], ledger, early, options.threads)
     if ledger.decided or plain.exhausted or deadline.expired:
         return
     del plain  # and the memory of its matrices and regions
@@ -344,10 +365,11 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
     state.better.update(dict.fromkeys(ledger.own, (network, nodes)))
     query = replace(state.query.restricted(ledger.own), network=network)
     refine = replace(options.refine, frontier_bytes=state.room // 2)
-    searches = (
+    searches: list[Search] = [
         RefiningSplitting(query, nodes, better.slopes, refine, state.progress, log.regions(ledger.own)),
         ReluSplitting(query, nodes, branching, state.progress, log.leaves(ledger.own)),
-    )
+        *(search for search in boxes if not search.exhausted),
+    ]
     alternate(searches, ledger, deadline, options.threads)
 
 
@@ -403,36 +425,3 @@ def _event(state: State, stage: str) -> Event:
     still = state.open
     lower = min((state.bounds[p].lower for p in still), default=None)
     return Event(stage, lower=lower, open=len(still), unit="disjuncts")
-
-
-def _result(state: State, seconds: float) -> Result:
-    bounds = tuple(state.bounds)
-    statistics = Statistics(seconds, state.stages, state.counts, state.searches)
-    if state.witness is not None:
-        closed = state.bounds[state.witness.disjunct]
-        if closed.level is not None:
-            raise SoundnessError(
-                f"disjunct {state.witness.disjunct} was closed by {closed.closed_by} "
-                "but onnxruntime confirms a counterexample to it"
-            )
-        return Result(Verdict.SAT, state.witness, None, bounds, statistics)
-    if not state.open:
-        return _closed(state, bounds, statistics)
-    still = f"{len(state.open)} of {len(bounds)} disjuncts remain open"
-    if state.interrupted:
-        return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"interrupted; {still}")
-    if state.deadline.expired:
-        return Result(Verdict.TIMEOUT, None, None, bounds, statistics, still)
-    message = f"every engine gave up before the time was over; {still}"
-    return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
-
-
-def _closed(state: State, bounds: tuple[DisjunctBounds, ...], statistics: Statistics) -> Result:
-    levels = {bound.level for bound in bounds}
-    weakest = EvidenceLevel.SOLVER if EvidenceLevel.SOLVER in levels else EvidenceLevel.RIGOROUS
-    methods = tuple(sorted({bound.closed_by for bound in bounds})) or ("the property contradicts itself",)
-    evidence = Evidence(weakest, methods)
-    if weakest is EvidenceLevel.SOLVER and state.options.trust is Trust.RIGOROUS:
-        message = "unsat by the word of a MILP solver only, which --trust rigorous does not accept"
-        return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
-    return Result(Verdict.UNSAT, None, evidence, bounds, statistics)

@@ -17,11 +17,12 @@ from fuzz import exact
 from fuzz.case import Array, Case, spec_of
 from fuzz.larger import larger_box, larger_network
 from fuzz.query import query_of
-from support.searches import refining_splitting, relu_splitting
+from support.searches import box_splitting, refining_splitting, relu_splitting
 from verifier.bounds.beta_crown import AscentOptions
 from verifier.deadline import Deadline
 from verifier.model.network import Network
 from verifier.pipeline import Options, solve
+from verifier.search.box_split import BoxOptions
 from verifier.search.input_split import SplitOptions, applicable, split
 from verifier.search.refining_split import RefineOptions
 from verifier.search.relu_split import BranchOptions
@@ -124,6 +125,8 @@ def test_no_search_closes_a_property_with_a_hidden_counterexample(part: int) -> 
         judge(found, "relu splitting", *relu_splitting(query, Deadline.after(SECONDS), batch))
         refine = RefineOptions(largest_batch=1 + seed % 4)
         judge(found, "refining", *refining_splitting(query, Deadline.after(SECONDS), refine, iterations=1 + seed % 3))
+        boxes = BoxOptions(largest_batch=(1, 16, 256)[seed % 3], most_rows=(0, 4, 256)[seed % 3])
+        judge(found, "box splitting", *box_splitting(query, Deadline.after(SECONDS), boxes))
         if applicable(query, SplitOptions()):
             outcome = split(query, Deadline.after(SECONDS), SplitOptions(slice_seconds=0.02))
             judge(found, "input splitting", outcome.witness, outcome.bounds)

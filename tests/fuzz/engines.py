@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fuzz.fuzzer import LARGER, Engine
 from fuzz.judge import Answer
-from support.searches import Outcome, refining_splitting, relu_splitting
+from support.searches import Outcome, box_splitting, refining_splitting, relu_splitting
 from verifier.bounds.margins import margin_bounds
 from verifier.deadline import Deadline
 from verifier.options import Trust
@@ -88,6 +88,7 @@ ENGINES: dict[str, Engine] = {
     "crown": crown,
     "attack": pipeline("attack"),
     "input splitting": input_splitting,
+    "box splitting": alone(box_splitting),
     "relu splitting": alone(relu_splitting),
     "refining relu splitting": alone(refining_splitting),
     "milp": pipeline("milp", decides=True),

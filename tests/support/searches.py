@@ -1,4 +1,4 @@
-"""The ReLU searches on a whole query: box by box, as the pipeline calls them, but each alone and to its end."""
+"""The searches on a whole query: box by box, as the pipeline calls them, but each alone and to its end."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import torch
 
 from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.crown import intermediate_bounds
+from verifier.bounds.interval import interval_bounds
 from verifier.bounds.margins import group_by_box
 from verifier.bounds.reduce import without_inactive
 from verifier.deadline import Deadline
 from verifier.query import Query
+from verifier.search.box_split import BoxOptions, BoxSplitting
 from verifier.search.refining_split import RefineOptions, RefiningSplitting
 from verifier.search.relu_split import BranchOptions, ReluSplitting
 from verifier.verdict import DisjunctBounds, Witness
 
-Search = ReluSplitting | RefiningSplitting
+Search = ReluSplitting | RefiningSplitting | BoxSplitting
 Outcome = tuple[Witness | None, tuple[DisjunctBounds, ...]]
 
 
@@ -41,6 +43,15 @@ def refining_splitting(
         better = optimised_bounds(own.network, nodes, deadline, AlphaOptions(iterations=iterations))
         network, fewer = without_inactive(own.network, better.nodes)
         return RefiningSplitting(replace(own, network=network), fewer, better.slopes, options)
+
+    return _box_by_box(query, deadline, search)
+
+
+def box_splitting(query: Query, deadline: Deadline, options: BoxOptions | None = None) -> Outcome:
+    """``BoxSplitting`` on interval bounds, however many inputs vary."""
+
+    def search(own: Query) -> BoxSplitting:
+        return BoxSplitting(own, interval_bounds(own.network, *_box(own)), options)
 
     return _box_by_box(query, deadline, search)
 

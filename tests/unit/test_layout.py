@@ -19,6 +19,7 @@ from package_map import ROOT, modules, package_folders
 
 TIERS: tuple[tuple[str, ...], ...] = (
     (
+        "verifier.conclusion",
         "verifier.deadline",
         "verifier.memory",
         "verifier.side_by_side",

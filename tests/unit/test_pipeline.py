@@ -13,6 +13,7 @@ from support import networks
 from support.oracle import minimum_margin
 from support.replay import TorchReplay
 from verifier import pipeline
+from verifier.conclusion import conclude
 from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
 from verifier.model.network import build
@@ -20,7 +21,7 @@ from verifier.model.operators import Input, Linear
 from verifier.options import Trust
 from verifier.pipeline import Options, solve
 from verifier.query import Query
-from verifier.verdict import DisjunctBounds, EvidenceLevel, Verdict, Witness
+from verifier.verdict import DisjunctBounds, EvidenceLevel, Statistics, Verdict, Witness
 from verifier.vnnlib.spec import Disjunct, LinearConstraints, Spec
 
 
@@ -75,16 +76,13 @@ def test_milp_alone_decides(case):
         assert result.verdict is verdict
 
 
-def test_a_solvers_word_is_refused_where_rigour_is_asked_for(case):
-    network, lower, upper, least = case
+def test_a_solvers_word_is_refused_where_rigour_is_asked_for():
     for trust, verdict in ((Trust.SOLVER, Verdict.UNSAT), (Trust.RIGOROUS, Verdict.UNKNOWN)):
-        query = query_below(network, lower, upper, [least - 1.0, least - 2.0])
-        state = pipeline.State(query, Deadline.after(1), Options(trust=trust), lambda event: None, [], [])
-        state.bounds = [
+        bounds = (
             DisjunctBounds(1.0, closed_by="crown", level=EvidenceLevel.RIGOROUS),
             DisjunctBounds(2.0, closed_by="milp", level=EvidenceLevel.SOLVER),
-        ]
-        result = pipeline._result(state, 0.0)
+        )
+        result = conclude(None, bounds, Statistics(), trust, interrupted=False, expired=False)
         assert result.verdict is verdict
         if verdict is Verdict.UNSAT:
             assert result.evidence is not None
@@ -155,13 +153,11 @@ def test_ctrl_c_reports_what_is_known(case, monkeypatch):
 
 
 def test_a_witness_against_a_closed_disjunct_is_a_defect(case):
-    network, lower, upper, least = case
-    query = query_below(network, lower, upper, [least - 1.0])
-    state = pipeline.State(query, Deadline.after(1), Options(), lambda event: None, [], [])
-    state.bounds = [DisjunctBounds(1.0, closed_by="planted", level=EvidenceLevel.RIGOROUS)]
-    state.witness = Witness(lower, np.zeros(network.n_outputs), 0, -1.0)
+    network, lower, _, _ = case
+    bounds = (DisjunctBounds(1.0, closed_by="planted", level=EvidenceLevel.RIGOROUS),)
+    witness = Witness(lower, np.zeros(network.n_outputs), 0, -1.0)
     with pytest.raises(SoundnessError, match="planted"):
-        pipeline._result(state, 0.0)
+        conclude(witness, bounds, Statistics(), Trust.SOLVER, interrupted=False, expired=False)
 
 
 def test_a_run_is_repeatable(case):

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from verifier.deadline import Deadline
 from verifier.memory import give_back
+from verifier.search.box_split import BoxSplitting
 from verifier.search.outcome import SearchOutcome
 from verifier.search.refining_split import RefiningSplitting
 from verifier.search.relu_split import ReluSplitting
@@ -28,15 +29,14 @@ FOLLOWER_SHARE = 0.25
 ATTACK_SHARE, LONG_TURN = 0.25, 4.0
 """Length of an attack against the turn before it; after longer turns it only grows with the root of their length."""
 
-Search = RefiningSplitting | ReluSplitting
+Search = RefiningSplitting | ReluSplitting | BoxSplitting
 
 
 class Ledger(Protocol):
-    """Who keeps what the searches find; disjuncts by their position in the searches' query."""
+    """Who keeps what the searches find; every search has a method of its own."""
 
-    @property
-    def closed(self) -> list[int]:
-        """Disjuncts that need no more work."""
+    def closed(self, method: str) -> list[int]:
+        """Disjuncts that need no more work, by their position in the query of the search with this method."""
 
     @property
     def decided(self) -> bool:
@@ -78,7 +78,7 @@ def alternate(searches: Sequence[Search], ledger: Ledger, deadline: Deadline, th
 
 def take_turn(search: Search, ledger: Ledger, deadline: Deadline) -> float:
     """Let one search work, and tell the ledger; the seconds it took."""
-    search.forget(ledger.closed)
+    search.forget(ledger.closed(search.method))
     outcome, work = _work(search, deadline)
     ledger.learn(search.method, outcome, work)
     give_back()
@@ -101,7 +101,7 @@ def _one_by_one(
 
 def _at_once(searches: Sequence[Search], ledger: Ledger, deadline: Deadline) -> list[float]:
     for search in searches:
-        search.forget(ledger.closed)
+        search.forget(ledger.closed(search.method))
     work = [partial(_work, search) for search in searches]
     found = side_by_side(work, deadline, lambda one: one[0].witness is not None or one[0].open == 0)
     for search, (outcome, statistics) in zip(searches, found, strict=True):
