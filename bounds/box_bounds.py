@@ -88,9 +88,8 @@ def bound_boxes(
 def bounds_over(network: Network, whole: Sequence[Bounds] | None, box: Tensor, most_rows: int) -> Boxes:
     """What is known of every box before any row is looked at.
 
-    whole: rigorous bounds on all nodes over a box that contains the others, [1, *shape]; intervals are used where there
-    are none.  box: [B, 2, n_inputs].  most_rows: layers with more undecided neurons in some box keep the bounds of
-    their affine forms.
+    whole: rigorous bounds on all nodes over a box that contains the others, [1, *shape], if there are any.
+    box: [B, 2, n_inputs].  most_rows: layers with more undecided neurons in some box keep the bounds of their forms.
     """
     lower, upper = box.unbind(1)
     varying = torch.nonzero((upper > lower).any(0)).squeeze(1)
@@ -111,8 +110,8 @@ def bounds_over(network: Network, whole: Sequence[Bounds] | None, box: Tensor, m
             shares[index] = _share(forms[source])
         forms[index] = step_form(network, index, forms, lines.get(index))
         if not isinstance(node.operator, Relu):
-            known = step(network, index, found) if whole is None else whole[index]
-            found.append(forms[index].bounds(known.level).intersect(known))
+            bounds = forms[index].bounds(found[0].level)
+            found.append(bounds if whole is None else bounds.intersect(whole[index]))
         if index in preactivations:
             relaxed = Relaxed(network, found, lines, sensitivities)
             found[index] = _tightened(relaxed, index, lower, upper, most_rows)
