@@ -63,7 +63,10 @@ class BoxBounds:
 @dataclass(frozen=True, eq=False)
 class Boxes:
     """Over B boxes: bounds and sensitivities per node; lines and the inputs' shares in the radius of its input, [B, n,
-    size], per ReLU; the form of the output.  varying: [n], the inputs that are not points in all boxes, or any other.
+    size], per ReLU.
+
+    varying: [n], the inputs that are not points in all boxes, or any other.  output: its form, None where forms shall
+    give no bounds.
     """
 
     varying: Tensor
@@ -71,11 +74,16 @@ class Boxes:
     sensitivities: dict[int, Tensor | None]
     lines: dict[int, Relaxation]
     shares: dict[int, Tensor]
-    output: AffineForm
+    output: AffineForm | None
 
 
 def bound_boxes(
-    network: Network, whole: Sequence[Bounds] | None, box: Tensor, rows: Rows, region: Tensor, most_rows: int
+    network: Network,
+    whole: Sequence[Bounds] | None,
+    box: Tensor,
+    rows: Rows,
+    region: Tensor,
+    most_rows: int | None,
 ) -> BoxBounds:
     """Bounds of pairs of a box and a disjunct; other arguments as for ``bounds_over``.
 
@@ -85,11 +93,12 @@ def bound_boxes(
         return margins_over(network, bounds_over(network, whole, box, most_rows), box, rows, region)
 
 
-def bounds_over(network: Network, whole: Sequence[Bounds] | None, box: Tensor, most_rows: int) -> Boxes:
+def bounds_over(network: Network, whole: Sequence[Bounds] | None, box: Tensor, most_rows: int | None) -> Boxes:
     """What is known of every box before any row is looked at.
 
     whole: rigorous bounds on all nodes over a box that contains the others, [1, *shape], if there are any.
     box: [B, 2, n_inputs].  most_rows: layers with more undecided neurons in some box keep the bounds of their forms.
+    None: plain CROWN on all of them, and no bound is taken from a form.
     """
     lower, upper = box.unbind(1)
     varying = torch.nonzero((upper > lower).any(0)).squeeze(1)
@@ -110,16 +119,17 @@ def bounds_over(network: Network, whole: Sequence[Bounds] | None, box: Tensor, m
             shares[index] = _share(forms[source])
         forms[index] = step_form(network, index, forms, lines.get(index))
         if not isinstance(node.operator, Relu):
-            bounds = forms[index].bounds(found[0].level)
+            bounds = step(network, index, found) if most_rows is None else forms[index].bounds(found[0].level)
             found.append(bounds if whole is None else bounds.intersect(whole[index]))
         if index in preactivations:
             relaxed = Relaxed(network, found, lines, sensitivities)
-            found[index] = _tightened(relaxed, index, lower, upper, most_rows)
+            found[index] = _tightened(relaxed, index, lower, upper, node.size if most_rows is None else most_rows)
         sensitivities[index] = sensitivity(network, index, found)
         for source in node.inputs:
             if last_use[source] == index:
                 forms.pop(source, None)
-    return Boxes(varying, found, sensitivities, lines, shares, forms[len(network.nodes) - 1])
+    output = None if most_rows is None else forms[len(network.nodes) - 1]
+    return Boxes(varying, found, sensitivities, lines, shares, output)
 
 
 def _share(form: AffineForm) -> Tensor:
@@ -176,9 +186,10 @@ def margins_over(network: Network, boxes: Boxes, box: Tensor, rows: Rows, region
     margins = bound.over_box(lower, upper) - rows.bounds
     margins = margins - 2.0**-52 * margins.abs()
     slopes = bound.coefficients.expand(*rows.bounds.shape, -1)
-    other, other_slopes = _row_forms(boxes.output, rows, region, lower, upper, varying)
-    slopes = torch.where((other > margins).unsqueeze(2), other_slopes, slopes)
-    margins = torch.maximum(margins, other)
+    if boxes.output is not None:
+        other, other_slopes = _row_forms(boxes.output, rows, region, lower, upper, varying)
+        slopes = torch.where((other > margins).unsqueeze(2), other_slopes, slopes)
+        margins = torch.maximum(margins, other)
     best, row = margins.max(1)
     pick = torch.arange(len(row)), row
     scores = _scores(lines, coefficients, pick, boxes.shares, region, varying, slopes[pick], upper - lower)

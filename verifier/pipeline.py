@@ -34,7 +34,6 @@ from verifier.model.network import Network
 from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.box_split import METHOD as BOX_SPLITTING
 from verifier.search.box_split import BoxOptions, BoxSplitting
 from verifier.search.box_split import applicable as splits_boxes
 from verifier.search.evidence_log import BranchLog, EvidenceLog
@@ -337,7 +336,7 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
 
     Where few inputs vary splitting the box takes part, and has more time before bounds are optimised.
     """
-    options, ledger = state.options, _Ledger(state, own, {BOX_SPLITTING: own})
+    options, ledger = state.options, _Ledger(state, own, {INPUT_SPLITTING: own})
     whole = _nodes(state, own, group, deadline)
     network, nodes = without_inactive(state.query.network, whole)
     query = replace(state.query.restricted(own), network=network)
@@ -347,7 +346,8 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
     boxing = replace(options.boxes, frontier_bytes=state.room // 3)
     # What the compiled search took was its alone.
     few = not applicable(state.query.restricted(own), options.split) and splits_boxes(query, boxing)
-    boxes = [BoxSplitting(query, nodes, boxing, state.progress)] if few else []
+    tree = state.log.tree(own) if few and state.log is not None else None
+    boxes = [BoxSplitting(query, nodes, boxing, state.progress, tree)] if few else []
     early = deadline.share(EARLY_SHARE) if boxes else deadline.within(FIRST_TURN)
     alternate([*boxes, plain], ledger, early, options.threads)
     if ledger.decided or plain.exhausted or deadline.expired:

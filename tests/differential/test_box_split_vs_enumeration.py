@@ -134,7 +134,7 @@ def test_the_pipeline_splits_boxes_of_networks_that_are_no_chains(threads):
     query = moved(query, [truth - 0.01 for truth in truths])
     result = solve(query, Deadline.after(30), Options(stages=("branch",), threads=threads))
     assert result.verdict is Verdict.UNSAT
-    assert result.statistics.searches["box splitting"].visited > 0
+    assert result.statistics.searches["input splitting"].visited > 0
 
 
 def test_the_deadline_is_obeyed_and_open_boxes_are_reported():

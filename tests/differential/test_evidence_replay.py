@@ -58,6 +58,40 @@ def test_what_input_splitting_closes_is_replayed(sizes, seed, tmp_path):
     assert found.leaves == result.recorded.leaves
 
 
+BRANCHING = {
+    "residual": networks.residual,
+    "twins": lambda rng: networks.twins(rng, 3, 5, 2),
+    "leaky": lambda rng: networks.leaky(rng, 3, 5, 2),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(BRANCHING))
+@pytest.mark.parametrize("seed", range(4))
+def test_what_splitting_boxes_of_other_networks_closes_is_replayed(kind, seed, tmp_path):
+    rng = np.random.default_rng([seed, len(kind)])
+    query = impossible(rng, BRANCHING[kind](rng), count=3, gap=0.02, radius=2.0)
+    path = tmp_path / "evidence.npz"
+    result = recorded_boxes(query, path)
+    assert result.verdict is Verdict.UNSAT
+    found = check_evidence(query, path, Deadline.after(60))
+    assert found.verdict == "unsat"
+    assert not found.open
+    assert result.recorded is not None
+    assert found.leaves == result.recorded.leaves
+
+
+def test_boxes_that_a_search_left_open_are_open_in_its_evidence(tmp_path):
+    """Cut short at many moments: what it claims to have closed is replayed, the rest is counted."""
+    rng = np.random.default_rng(5)
+    query = impossible(rng, networks.residual(rng), count=2, gap=0.002, radius=3.0)
+    path = tmp_path / "evidence.npz"
+    for seconds in (0.0, 0.02, 0.05, 0.1):
+        result = recorded_boxes(query, path, seconds)
+        found = check_evidence(query, path, Deadline.after(60))
+        assert set(found.open) == {i for i, bound in enumerate(result.bounds) if bound.level is None}
+        assert all(left is not None for left in found.open.values())
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_boxes_of_the_checker_contain_every_solution_they_came_from(seed):
     """Clipping and zonotopes against sampled points: nothing that satisfies a disjunct may be cut off or closed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -149,7 +150,7 @@ def coarser_parameters(case: Case) -> Iterator[Case]:
 def zeros(case: Case) -> Iterator[Case]:
     """One entry of one parameter at a time set to zero."""
     for index, node in enumerate(case.network.nodes):
-        for name, value in vars(node.operator).items():
+        for name, value in _fields(node.operator).items():
             if not isinstance(value, torch.Tensor) or not value.is_floating_point():
                 continue
             for place in torch.nonzero(value.reshape(-1)).reshape(-1).tolist():
@@ -161,11 +162,16 @@ def zeros(case: Case) -> Iterator[Case]:
                 yield _with_nodes(case, nodes)
 
 
+def _fields(operator: Any) -> dict[str, Any]:
+    """What the operator was made of, without what it keeps for later."""
+    return {field.name: getattr(operator, field.name) for field in dataclasses.fields(operator)}
+
+
 def _same_parameters(one: Network, other: Network) -> bool:
     pairs = zip(one.nodes, other.nodes, strict=True)
     return all(
         torch.equal(value, getattr(b.operator, name))
         for a, b in pairs
-        for name, value in vars(a.operator).items()
+        for name, value in _fields(a.operator).items()
         if isinstance(value, torch.Tensor)
     )

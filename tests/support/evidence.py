@@ -16,10 +16,13 @@ from support.oracle import minimum_margin
 from support.queries import query_of
 from verifier.bounds.alpha_crown import AlphaOptions, optimised_bounds
 from verifier.bounds.crown import intermediate_bounds
+from verifier.bounds.interval import interval_bounds
 from verifier.bounds.reduce import without_inactive
 from verifier.deadline import Deadline
 from verifier.evidence.file import network_digest, property_digest
 from verifier.query import Query
+from verifier.search.box_split import BoxOptions, BoxSplitting
+from verifier.search.dense_chain import is_dense_chain
 from verifier.search.evidence_log import BranchLog, EvidenceLog
 from verifier.search.input_split import InputSplitting
 from verifier.search.refining_split import RefineOptions, RefiningSplitting
@@ -94,9 +97,17 @@ def write(path: Path, content: dict[str, object]) -> None:
 
 
 def recorded_boxes(query: Query, path: Path, seconds: float = 20.0) -> Result:
-    """The same for input splitting."""
+    """The same for input splitting, compiled for chains, batched for other networks."""
     log = EvidenceLog(query)
-    outcome = InputSplitting(query, log=log).work(Deadline.after(seconds))
+    search: InputSplitting | BoxSplitting
+    if is_dense_chain(query.network):
+        search = InputSplitting(query, log=log)
+    else:
+        first = query.disjuncts[0]
+        nodes = interval_bounds(query.network, *(torch.from_numpy(side)[None] for side in (first.lower, first.upper)))
+        tree = log.tree(range(len(query.disjuncts)))
+        search = BoxSplitting(query, nodes, BoxOptions(largest_batch=4), log=tree)
+    outcome = search.work(Deadline.after(seconds))
     assert outcome.witness is None
     done = all(bound.level is not None for bound in outcome.bounds)
     result = Result(Verdict.UNSAT if done else Verdict.TIMEOUT, bounds=outcome.bounds)

@@ -4,7 +4,8 @@ The file holds the tree: where each box was cut in two.  What a box is, follows:
 where the rows of the disjuncts still open can hold.  Here as in the search a box is bounded by
 
 - a zonotope (DeepZ, Singh et al., NeurIPS 2018, section 4) with a generator per input and per undecided ReLU, and a
-  term for all rounding errors; a neuron decided in a box is decided in all boxes inside;
+  term for all rounding errors; a neuron decided in a box is decided in all boxes inside.  Networks whose layers branch
+  have plain CROWN (``linear.crown``) in its place;
 - a backward pass (``linear``) over the zonotope's bounds for every row: a disjunct is closed by a positive row, and a
   row that is at least m, with slope s along an input, cannot hold further than -m / |s| from its lower end.
 
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from verifier.errors import ProofError
 from verifier.evidence.affine import Matrix, Node
 from verifier.evidence.leaves import Rows
-from verifier.evidence.linear import TINY, UNIT, Backward, Box, Lines, gamma, lines
+from verifier.evidence.linear import TINY, UNIT, Backward, Box, Lines, crown, gamma, lines
 from verifier.vnnlib.spec import Disjunct
 
 Array = NDArray[np.float64]
@@ -33,8 +34,8 @@ Ends = dict[int, tuple[Array, Array]]
 LEAF, SMALLEST = -1, -2
 """Codes of nodes that are not split: closed, and open but too small to split."""
 BATCH = 128
-ROUNDS, KEPT = 2, 0.8
-"""A box is bounded again after clipping unless more than this share of it is left."""
+ROUNDS, KEPT = 8, 0.8
+"""A box is bounded again after clipping, so often at most, unless more than this share of it is left."""
 MORE_HALVES = 4
 """How often a leaf that does not close is halved."""
 
@@ -106,9 +107,8 @@ class Boxes:
     """The replay of one search over the box of ``disjuncts``; boxes: bounds on all nodes over it."""
 
     def __init__(self, nodes: tuple[Node, ...], boxes: list[Box], disjuncts: Sequence[Disjunct], tree: Tree) -> None:
-        if any(len(node.sources) > 1 for node in nodes):
-            raise ProofError("input splitting is for chains of layers, and the network is none")
         self._nodes, self._tree = nodes, tree
+        self._is_chain = all(len(node.sources) <= 1 for node in nodes)
         self._passes = Backward(nodes, boxes)
         parts = [Rows.of(disjunct) for disjunct in disjuncts]
         self._outputs, self._bounds = (np.concatenate([getattr(p, n) for p in parts]) for n in ("outputs", "bounds"))
@@ -180,7 +180,7 @@ class Boxes:
             if not len(again):
                 break
             part = batch.pick(again)
-            ends = self._zonotopes(part)
+            ends = self._zonotopes(part) if self._is_chain else self._crowned(part)
             low, high, live, own_score = self._clipped(part, ends)
             with np.errstate(invalid="ignore", divide="ignore"):
                 shares = np.where(part.high > part.low, (high - low) / (part.high - part.low), 1.0)
@@ -191,6 +191,16 @@ class Boxes:
                     mine[again] = side
             again = again[live.any(1) & (kept <= KEPT)]
         return batch, score
+
+    def _crowned(self, batch: _Batch) -> Ends:
+        """The same by plain CROWN, box by box, for networks whose layers branch."""
+        found = {k: (low.copy(), high.copy()) for k, (low, high) in batch.ends.items()}
+        for at in range(len(batch.low)):
+            boxes = crown(self._nodes, batch.low[at], batch.high[at])
+            for k, (low, high) in found.items():
+                own = boxes[self._nodes[k].sources[0]]
+                low[at], high[at] = np.maximum(low[at], own.low), np.minimum(high[at], own.high)
+        return found
 
     def _zonotopes(self, batch: _Batch) -> Ends:
         """Bounds on the inputs of all ReLUs, not looser than the parents'."""

@@ -7,6 +7,7 @@ While a run lasts the chunks wait in a file without a name, so that memory stays
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -154,7 +155,9 @@ def network_digest(network: Network) -> str:
     digest = hashlib.sha256()
     for node in network.nodes:
         digest.update(repr((type(node.operator).__name__, node.inputs, tuple(node.shape))).encode())
-        for name, value in sorted(vars(node.operator).items()):
+        record: Any = node.operator  # a frozen dataclass, which the protocol of affine operators cannot say
+        for name in sorted(field.name for field in dataclasses.fields(record)):
+            value = getattr(record, name)
             plain = np.ascontiguousarray(value.numpy()).tobytes() if hasattr(value, "numpy") else repr(value).encode()
             digest.update(name.encode() + b"=" + plain)
     return digest.hexdigest()

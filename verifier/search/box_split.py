@@ -22,15 +22,17 @@ from torch import Tensor
 from verifier.bounds.box_bounds import BoxBounds, bound_boxes
 from verifier.bounds.level import Bounds
 from verifier.deadline import Deadline
+from verifier.evidence.file import INPUT_SPLITTING
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.candidates import Candidates, rows_of
+from verifier.search.evidence_log import BoxTree
 from verifier.search.frontier import Frontier, Regions
 from verifier.search.outcome import SearchOutcome, bounds_of
 from verifier.search.pace import BatchSize, Pace
 from verifier.verdict import Witness
 
-METHOD = "box splitting"
+METHOD = INPUT_SPLITTING
 FIRST_BATCH = 4
 LONGEST_STEP = 0.5
 """Seconds between looks at the clock."""
@@ -68,7 +70,7 @@ class BoxSplitting:
     """The search for the disjuncts of a query over one box; ``work`` goes on where it stopped.
 
     query: all its disjuncts share the box; network in float64 on the CPU.  nodes: rigorous bounds on every node over
-    the box, [1, *shape].
+    the box, [1, *shape].  log: is told of the tree.
     """
 
     def __init__(
@@ -77,7 +79,9 @@ class BoxSplitting:
         nodes: Sequence[Bounds],
         options: BoxOptions | None = None,
         progress: Progress = silent,
+        log: BoxTree | None = None,
     ) -> None:
+        self._log = log
         self._query, self._nodes = query, tuple(nodes)
         self._options, self._progress = options or BoxOptions(), progress
         first = query.disjuncts[0]
@@ -140,26 +144,48 @@ class BoxSplitting:
             owner=torch.arange(count),
             lower=torch.full((count,), -torch.inf, dtype=torch.float64),
             box=self._box[None],
+            node=torch.zeros(1, dtype=torch.long),
         )
 
     def _split(self, boxes: Regions) -> Witness | None:
         begun = time.monotonic()
-        witness = self._bound(_parts(boxes))
+        witness = self._bound(self._parts(boxes))
         self._batch.learn(len(boxes), time.monotonic() - begun)
         lowest = None if self.exhausted else self.worst
         self._progress(Event(METHOD, lower=lowest, open=self.open, unit="boxes", rate=self._pace.rate(self.regions)))
         return witness
+
+    def _parts(self, boxes: Regions) -> Regions:
+        """The boxes to be bounded again, then the halves of the others."""
+        parts = []
+        again = boxes.branch == AGAIN
+        if bool(again.any()):
+            parts.append(boxes.pick(torch.nonzero(again).squeeze(1)))
+        ready = boxes.pick(torch.nonzero(~again).squeeze(1))
+        assert ready.box is not None
+        own = torch.arange(len(ready)), ready.branch
+        middle = (ready.box[:, 0][own] + ready.box[:, 1][own]) / 2
+        nodes = ready.node, ready.node
+        if self._log is not None and ready.node is not None:
+            nodes = self._log.split(ready.node, ready.branch, middle)
+        for side, node in zip((1, 0), nodes, strict=True):
+            box = ready.box.clone()
+            box[:, side][own] = middle
+            parts.append(replace(ready, box=box, node=node))
+        return Regions.join(parts)
 
     def _bound(self, boxes: Regions) -> Witness | None:
         """Bound boxes, keep what is open of them, try the points where their bounds are least."""
         assert boxes.box is not None
         region, before = boxes.region, boxes.box
         rows = self._rows.pick(boxes.owner)
-        found = bound_boxes(self._query.network, self._nodes, before, rows, region, self._options.most_rows)
+        # What is written down has to close by CROWN alone, which is what the checker has.
+        most_rows = self._options.most_rows if self._log is None else None
+        found = bound_boxes(self._query.network, self._nodes, before, rows, region, most_rows)
         self.regions += len(boxes)
         lower = torch.maximum(found.lower, boxes.lower)
         is_open = (lower <= 0) & (found.clipped[:, 0] <= found.clipped[:, 1]).all(1)
-        self._count(boxes, lower, is_open)
+        self._closed(boxes, lower, is_open)
         if not bool(is_open.any()):
             return None
         hull, branch = self._next(before, region, found, lower, is_open)
@@ -190,35 +216,21 @@ class BoxSplitting:
         branch = torch.where(splittable.any(1), branch, STUCK)
         return torch.stack([low, high], 1), branch
 
-    def _count(self, boxes: Regions, lower: Tensor, is_open: Tensor) -> None:
-        """Boxes that are closed by bounds alone, and by clipping too."""
-        still = set(boxes.region[is_open].tolist())
-        by_bound = set(range(len(boxes))) - set(boxes.region[lower <= 0].tolist())
-        self.closed["bound"] += len(by_bound)
-        self.closed["clipped away"] += len(boxes) - len(by_bound) - len(still)
+    def _closed(self, boxes: Regions, lower: Tensor, is_open: Tensor) -> None:
+        """Count the boxes that are closed by bounds alone, and by clipping too, and write them down."""
+        left = torch.zeros(2, len(boxes), dtype=torch.bool)
+        region = boxes.region
+        left[0, region[lower <= 0]], left[1, region[is_open]] = True, True
+        self.closed["bound"] += int((~left[0]).sum())
+        self.closed["clipped away"] += int((left[0] & ~left[1]).sum())
+        if self._log is not None and boxes.node is not None:
+            self._log.closed(boxes.node[~left[1]])
 
     def _give_up(self, owner: Tensor) -> None:
         """Disjuncts that are open in a box too small to split are left to other engines."""
         abandoned = owner.unique().tolist()
         self._abandoned.update(abandoned)
         self._frontier.forget(abandoned)
-
-
-def _parts(boxes: Regions) -> Regions:
-    """The boxes to be bounded again, then the halves of the others."""
-    parts = []
-    again = boxes.branch == AGAIN
-    if bool(again.any()):
-        parts.append(boxes.pick(torch.nonzero(again).squeeze(1)))
-    ready = boxes.pick(torch.nonzero(~again).squeeze(1))
-    assert ready.box is not None
-    own = torch.arange(len(ready)), ready.branch
-    middle = (ready.box[:, 0][own] + ready.box[:, 1][own]) / 2
-    for side in (1, 0):
-        box = ready.box.clone()
-        box[:, side][own] = middle
-        parts.append(replace(ready, box=box))
-    return Regions.join(parts)
 
 
 def _bytes_of_one(query: Query, smallest: Tensor) -> int:

@@ -22,6 +22,7 @@ from verifier.bounds.level import Bounds
 from verifier.bounds.refinement import Refined
 from verifier.evidence.file import (
     CROWN,
+    INPUT_SPLITTING,
     OPTIMISED,
     REFINING_SPLITTING,
     RELU_SPLITTING,
@@ -34,6 +35,9 @@ from verifier.query import Query
 from verifier.verdict import Recorded, Result
 
 Array = NDArray[Any]
+
+CLOSED, OPEN = -1, -2
+"""Codes of boxes that were not cut."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,7 @@ class EvidenceLog:
         self._query, self._writer = query, Writer()
         self._sections: list[dict[str, Any]] = []
         self._leaves: dict[int, int] = {}
+        self._trees: list[BoxTree] = []
 
     def section(self, kind: str, disjuncts: Sequence[int], **facts: Any) -> Section:
         """Begin a section about some disjuncts of the property, by position."""
@@ -99,8 +104,15 @@ class EvidenceLog:
         self._sections.append({"kind": kind, "disjuncts": list(disjuncts), **facts})
         return Section(number, self._writer, np.array(disjuncts, np.int32), self._leaves)
 
+    def tree(self, disjuncts: Sequence[int]) -> BoxTree:
+        """Begin the section of a search that splits boxes in any order; it is written when the run is saved."""
+        self._trees.append(BoxTree(self.section(INPUT_SPLITTING, disjuncts)))
+        return self._trees[-1]
+
     def save(self, path: Path, result: Result) -> Recorded:
         """Write the file: for every closed disjunct what closed it, for the open ones all there is."""
+        for tree in self._trees:
+            tree.write()
         if any(bound.closed_by == CROWN for bound in result.bounds):
             self.section(CROWN, [i for i, bound in enumerate(result.bounds) if bound.closed_by == CROWN])
         # The last section of a method about a disjunct is the one that closed it.
@@ -268,6 +280,42 @@ class RegionLog:
             used = torch.arange(chosen.shape[1])[None] < (signs != 0).sum(1)[:, None]
             region = (self._first + pair[at]).numpy().astype(np.int32)
             self._section.add("leaves", {"region": region, "cut_value": chosen[used].numpy(), **columns}, len(at))
+
+
+class BoxTree:
+    """A tree of boxes that grows in any order and is written depth first.  Node 0 is the whole box."""
+
+    def __init__(self, section: Section) -> None:
+        self._section = section
+        self._code, self._position, self._lower_half = [OPEN], [0.0], [-1]
+
+    def split(self, node: Tensor, dimension: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes [B] are cut in two; the numbers of their lower and of their upper halves."""
+        first = len(self._code)
+        for i, one in enumerate(node.tolist()):
+            self._code[one], self._position[one] = int(dimension[i]), float(position[i])
+            self._lower_half[one] = first + 2 * i
+        for column, start in ((self._code, OPEN), (self._position, 0.0), (self._lower_half, -1)):
+            column.extend([start] * (2 * len(node)))  # type: ignore[list-item]
+        lower = first + 2 * torch.arange(len(node))
+        return lower, lower + 1
+
+    def closed(self, node: Tensor) -> None:
+        """No disjunct is open in these boxes."""
+        for one in node.tolist():
+            self._code[one] = CLOSED
+
+    def write(self) -> None:
+        """Write it down; what is neither cut nor closed is open."""
+        order, waiting = [], [0]
+        while waiting:
+            node = waiting.pop()
+            order.append(node)
+            if self._code[node] >= 0:
+                waiting += [self._lower_half[node] + 1, self._lower_half[node]]
+        code = np.array(self._code, np.int16)[order]
+        position = np.array(self._position)[order]
+        self._section.add("nodes", {"code": code, "position": position[code >= 0]}, int((code == CLOSED).sum()))
 
 
 def _codes(signs: Tensor) -> tuple[Array, Array]:

@@ -30,6 +30,7 @@ class Regions:
 
     counts: [B], claims of each region, at least 1.  branch: [B], the neuron or input to split next, -1 for none.
     signs: [B, m]; inputs: [B, 2, m], as in ``beta_crown.Splits``.  box: [B, 2, n_inputs], lower then upper.
+    node: [B], its number in the tree that is written down.
     owner: [P], position of the disjunct; lower: [P], bound on its margin.  slopes, multipliers: [P, m].
     """
 
@@ -40,6 +41,7 @@ class Regions:
     signs: Tensor | None = None
     inputs: Tensor | None = None
     box: Tensor | None = None
+    node: Tensor | None = None
     slopes: Tensor | None = None
     multipliers: Tensor | None = None
 
@@ -48,7 +50,14 @@ class Regions:
         """Regions with one claim each."""
         counts = torch.ones_like(owner)
         return Regions(
-            counts, branch, owner, lower, splits.signs, splits.inputs, None, splits.slopes, splits.multipliers
+            counts,
+            branch,
+            owner,
+            lower,
+            signs=splits.signs,
+            inputs=splits.inputs,
+            slopes=splits.slopes,
+            multipliers=splits.multipliers,
         )
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import scipy.sparse as sp
 import torch
@@ -21,6 +22,11 @@ class Linear:
     ulps: int = 0
     offset_error: Tensor | None = None
 
+    @cached_property
+    def _size(self) -> Tensor:
+        """Kept, since it takes longer to make than to multiply with."""
+        return self.weight.abs()
+
     def output_shape(self, shapes: tuple[Shape, ...]) -> Shape:
         return (*shapes[0][:-1], self.weight.shape[0])
 
@@ -31,7 +37,7 @@ class Linear:
         return (rows @ self.weight,)
 
     def absolute(self, magnitude: Tensor) -> Tensor:
-        return magnitude @ self.weight.abs().T
+        return magnitude @ self._size.T
 
     def offset(self, shape: Shape) -> Tensor | None:
         return self.bias.expand(shape)
