@@ -2,8 +2,9 @@
 
     bound       intervals and CROWN close what is easy, rigorously
     attack      a gradient attack looks for a counterexample; onnxruntime confirms it
-    split       networks with few inputs: branch and bound on the input box, rigorously
-    branch      branch and bound on ReLU phases, rigorously, in turns with the attack
+    split       dense networks with few inputs: branch and bound on the input box, rigorously
+    branch      branch and bound on ReLU phases, and on the box of other networks with few inputs, rigorously, in turns
+                with the attack
     milp        what is still open: bounds tightened neuron by neuron, then a big-M MILP per open disjunct
 
 Every stage sees only the disjuncts that are still open, gets a deadline, and hands on what it learned: better
