@@ -138,6 +138,76 @@ CLAIMS = ("owner", "lower", "slopes", "multipliers")
 """Columns with an entry per claim; the others have one per region."""
 
 
+MOST_PARTS = 64
+"""Batches that are kept apart before they are joined."""
+
+
+class _Store:
+    """Regions in order of arrival.  They stay in the batches they came in, so that taking some does not move all.
+
+    worst: [N], their least bounds.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[Regions] = []
+        self._part = self._row = torch.zeros(0, dtype=torch.long)
+        self.worst = torch.zeros(0, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self.worst)
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is kept, some of which may have been taken already."""
+        return sum(part.bytes for part in self._parts)
+
+    def add(self, regions: Regions) -> None:
+        count = len(regions)
+        self._part = torch.cat([self._part, torch.full((count,), len(self._parts))])
+        self._row = torch.cat([self._row, torch.arange(count)])
+        self.worst = torch.cat([self.worst, regions.worst])
+        self._parts.append(regions)
+        if len(self._parts) > MOST_PARTS:
+            self.compact()
+
+    def remove(self, chosen: Tensor) -> Regions:
+        """Take regions by position, at least one; in that order."""
+        taken = self._gather(chosen)
+        left = torch.ones(len(self), dtype=torch.bool)
+        left[chosen] = False
+        self._part, self._row, self.worst = self._part[left], self._row[left], self.worst[left]
+        if sum(map(len, self._parts)) > 2 * len(self):
+            self.compact()
+        return taken
+
+    def change(self, change: Callable[[Regions], Regions]) -> None:
+        """Replace all regions at once."""
+        if len(self):
+            changed = change(self._gather(torch.arange(len(self))))
+            self._parts = [changed] if len(changed) else []
+            self._part, self._row = torch.zeros(len(changed), dtype=torch.long), torch.arange(len(changed))
+            self.worst = changed.worst
+        else:
+            self._parts = []
+
+    def compact(self) -> None:
+        """One batch, without those that were taken."""
+        self.change(lambda regions: regions)
+
+    def lowest(self) -> dict[int, float]:
+        """The least bound of each disjunct that is open in some region."""
+        self.compact()
+        return self._parts[0].lowest if self._parts else {}
+
+    def _gather(self, chosen: Tensor) -> Regions:
+        part, row = self._part[chosen], self._row[chosen]
+        order = torch.argsort(part, stable=True)
+        numbers, counts = part[order].unique_consecutive(return_counts=True)
+        rows = row[order].split(counts.tolist())
+        joined = Regions.join([self._parts[n].pick(own) for n, own in zip(numbers.tolist(), rows, strict=True)])
+        return joined if len(numbers) == 1 else joined.pick(torch.argsort(order))
+
+
 class Frontier:
     """Open regions in order of their bounds; those with equal bounds in order of arrival.
 
@@ -147,26 +217,25 @@ class Frontier:
 
     def __init__(self, most_bytes: int | None = None, crowded: int | None = None) -> None:
         self._most_bytes, self._crowded = most_bytes, crowded
-        self._open: Regions | None = None
-        self._spill = Spill()
+        self._store, self._spill = _Store(), Spill()
         self._forgotten: set[int] = set()
         self.spilled = 0
 
     def __len__(self) -> int:
         """Regions in memory and on disk."""
-        return self._in_memory + len(self._spill)
+        return len(self._store) + len(self._spill)
 
     @property
     def worst(self) -> float:
         """The least bound of an open region, infinite where none is open."""
-        kept = float(self._open.lower.min()) if self._open is not None and len(self._open) else torch.inf
+        kept = float(self._store.worst.min()) if len(self._store) else torch.inf
         return min([kept, *self._spill.lowest.values()])
 
     @property
     def lowest(self) -> dict[int, float]:
         """The least bound of each disjunct that is open in some region."""
         found = dict(self._spill.lowest)
-        for owner, lower in ({} if self._open is None else self._open.lowest).items():
+        for owner, lower in self._store.lowest().items():
             found[owner] = min(lower, found.get(owner, lower))
         return {owner: lower for owner, lower in found.items() if owner not in self._forgotten}
 
@@ -178,7 +247,7 @@ class Frontier:
     def add(self, regions: Regions) -> None:
         regions = self._remembered(regions)
         if len(regions):
-            self._open = regions if self._open is None else Regions.join([self._open, regions])
+            self._store.add(regions)
 
     def take(self, count: int) -> Regions | None:
         """Remove and return up to ``count`` regions, the next ones first; None where no region is left.
@@ -186,42 +255,38 @@ class Frontier:
         Raises OSError when there is no room on the disk for those that do not fit in memory.
         """
         self._balance()
-        if self._open is None or not len(self._open):
+        if not len(self._store):
             return None
-        return self._remove(count, self._crowded is not None and len(self._open) > self._crowded)
+        return self._remove(count, self._crowded is not None and len(self._store) > self._crowded)
 
     def forget(self, owners: Iterable[int]) -> None:
         """Drop the claims on these disjuncts, now and whenever they turn up."""
-        self._forgotten.update(owners)
-        if self._open is not None:
-            self._open = self._remembered(self._open)
+        if not self._forgotten.issuperset(owners := set(owners)):
+            self._forgotten |= owners
+            self._store.change(self._remembered)
 
     def rewrite(self, change: Callable[[Regions], Regions]) -> None:
         """Replace all regions at once.  Not for frontiers that may have some on disk."""
         assert self._most_bytes is None
-        if self._open is not None:
-            self._open = change(self._open)
-
-    @property
-    def _in_memory(self) -> int:
-        return 0 if self._open is None else len(self._open)
+        self._store.change(change)
 
     def _remove(self, count: int, nearest: bool) -> Regions:
-        assert self._open is not None
-        order = torch.argsort(self._open.worst, descending=nearest, stable=True)
-        taken = self._open.pick(order[:count])
-        self._open = self._open.pick(torch.sort(order[count:]).values)
-        return taken
+        return self._store.remove(torch.argsort(self._store.worst, descending=nearest, stable=True)[:count])
 
     def _balance(self) -> None:
         """Move what does not fit in memory to disk, those nearest to closing first, and back when there is room."""
-        while not self._in_memory and len(self._spill):
-            self._open = self._remembered(self._spill.pop())
-        if self._most_bytes is None or self._open is None or self._open.bytes <= self._most_bytes:
+        while not len(self._store) and len(self._spill):
+            regions = self._remembered(self._spill.pop())
+            if len(regions):
+                self._store.add(regions)
+        if self._most_bytes is None or self._store.bytes <= self._most_bytes:
             return
-        kept = max(1, self._most_bytes * len(self._open) // self._open.bytes)
-        if len(self._open) > kept:
-            away = self._remove(len(self._open) - max(1, kept // 2), nearest=True)
+        self._store.compact()
+        count, size = len(self._store), self._store.bytes
+        kept = max(1, self._most_bytes * count // max(1, size))
+        if count > kept:
+            away = self._remove(count - max(1, kept // 2), nearest=True)
+            self._store.compact()
             self.spilled += len(away)
             self._spill.push(away, len(away), away.lowest)
 
