@@ -5,7 +5,7 @@ where the rows of the disjuncts still open can hold.  Here as in the search a bo
 
 - a zonotope (DeepZ, Singh et al., NeurIPS 2018, section 4) with a generator per input and per undecided ReLU, and a
   term for all rounding errors; a neuron decided in a box is decided in all boxes inside.  Networks whose layers branch
-  have plain CROWN (``linear.crown``) in its place;
+  or that are large have plain CROWN (``linear.crown``) in its place;
 - a backward pass (``linear``) over the zonotope's bounds for every row: a disjunct is closed by a positive row, and a
   row that is at least m, with slope s along an input, cannot hold further than -m / |s| from its lower end.
 
@@ -34,8 +34,11 @@ Ends = dict[int, tuple[Array, Array]]
 LEAF, SMALLEST = -1, -2
 """Codes of nodes that are not split: closed, and open but too small to split."""
 BATCH = 128
-ROUNDS, KEPT = 8, 0.8
-"""A box is bounded again after clipping, so often at most, unless more than this share of it is left."""
+ROUNDS, MORE_ROUNDS, KEPT = 2, 8, 0.8
+"""A box is bounded again after clipping unless more than this share of it is left, so often at most: more often where
+zonotopes do not serve, as in the search there."""
+MOST_NEURONS = 3000
+"""A zonotope of more takes too much memory."""
 MORE_HALVES = 4
 """How often a leaf that does not close is halved."""
 
@@ -108,7 +111,8 @@ class Boxes:
 
     def __init__(self, nodes: tuple[Node, ...], boxes: list[Box], disjuncts: Sequence[Disjunct], tree: Tree) -> None:
         self._nodes, self._tree = nodes, tree
-        self._is_chain = all(len(node.sources) <= 1 for node in nodes)
+        neurons = sum(node.size for node in nodes if node.relu)
+        self._zonotope = neurons <= MOST_NEURONS and all(len(node.sources) <= 1 for node in nodes)
         self._passes = Backward(nodes, boxes)
         parts = [Rows.of(disjunct) for disjunct in disjuncts]
         self._outputs, self._bounds = (np.concatenate([getattr(p, n) for p in parts]) for n in ("outputs", "bounds"))
@@ -176,11 +180,11 @@ class Boxes:
         again = np.flatnonzero(batch.live.any(1) & np.all(batch.low <= batch.high, axis=1))
         empty = np.any(batch.low > batch.high, axis=1)
         batch.live[empty] = False
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS if self._zonotope else MORE_ROUNDS):
             if not len(again):
                 break
             part = batch.pick(again)
-            ends = self._zonotopes(part) if self._is_chain else self._crowned(part)
+            ends = self._zonotopes(part) if self._zonotope else self._crowned(part)
             low, high, live, own_score = self._clipped(part, ends)
             with np.errstate(invalid="ignore", divide="ignore"):
                 shares = np.where(part.high > part.low, (high - low) / (part.high - part.low), 1.0)
@@ -193,7 +197,7 @@ class Boxes:
         return batch, score
 
     def _crowned(self, batch: _Batch) -> Ends:
-        """The same by plain CROWN, box by box, for networks whose layers branch."""
+        """The same by plain CROWN, box by box, for networks whose layers branch, or that are large."""
         found = {k: (low.copy(), high.copy()) for k, (low, high) in batch.ends.items()}
         for at in range(len(batch.low)):
             boxes = crown(self._nodes, batch.low[at], batch.high[at])
