@@ -255,7 +255,7 @@ class BoxWork:
             return
         if isinstance(levels, Lattice) and levels.ragged:
             return
-        rounding = levels.rounding if isinstance(levels, Lattice) else None
+        rounding = levels.rounding + levels.gap if isinstance(levels, Lattice) else None
         end = deadline.share(CLUSTER_SHARE)
         closed = close_targets(reduced.program, end, rounding, None, self._state.progress)
         self._close({goal for goal, done in zip(reduced.goals, closed, strict=True) if done}, "clusters", RIGOROUS)
