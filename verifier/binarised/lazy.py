@@ -24,7 +24,7 @@ from verifier.encodings.sat.gates import GateFormula, later_formula
 from verifier.encodings.sat.program import Program
 from verifier.errors import OptionError, SolverError
 from verifier.progress import Event, Progress, silent
-from verifier.proofs.conflict import Conflict
+from verifier.proofs.conflict import Conflict, pair_conflicts
 from verifier.solve import cnf_run
 from verifier.solve.gate_engines import GateAnswer
 from verifier.solve.worker import Worker
@@ -91,11 +91,10 @@ def search_lazily(
     options: LazyOptions | None = None,
     progress: Progress = silent,
     hint: Integers | None = None,
-    known: list[Conflict] | None = None,
 ) -> LazyOutcome:
     """Decide the program.
 
-    hint: levels whose pattern is proposed first.  known: conflicts found elsewhere.
+    hint: levels whose pattern is proposed first.
     """
     if not lazy_available():
         raise OptionError(
@@ -107,7 +106,7 @@ def search_lazily(
     formula = later_formula(program, options.counter)
     first = program.layers[0]
     reach = Reach(first, program.counts)
-    conflicts = list(known or [])
+    conflicts = pair_conflicts(program)
     rigorous = True
 
     def done(answer: GateAnswer) -> LazyOutcome:
