@@ -6,6 +6,7 @@
     climb       descents on the presolved program, from the best points so far
     clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
+    relax       the linear relaxation bounds every disjunct, rigorously, and closes some
     engines     CP-SAT, Exact, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
 A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
@@ -15,8 +16,8 @@ still open.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,20 +25,21 @@ from numpy.typing import NDArray
 
 from verifier.binarised.clusters import close_targets, targets_of
 from verifier.binarised.descents import Descents
-from verifier.binarised.falsify import Falsifier, FalsifyOptions
-from verifier.binarised.lazy import LazyOptions, lazy_available, refutation, search_lazily
+from verifier.binarised.falsify import Falsifier
+from verifier.binarised.lazy import lazy_available, refutation, search_lazily
 from verifier.binarised.levels import Lattice
-from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
+from verifier.binarised.patterns import few_enough, search_patterns
 from verifier.binarised.portfolio import Portfolio
 from verifier.binarised.presolve import Reduced, presolve
 from verifier.binarised.query import Box, Query, prepare
+from verifier.binarised.relaxation import goal_bounds
+from verifier.binarised.state import OWN, Options, State, conclusion
 from verifier.deadline import Deadline
 from verifier.errors import SoundnessError
-from verifier.options import Trust
 from verifier.progress import Event, Progress, silent
-from verifier.proofs.file import ProofFile, Section, check_section, fingerprint
-from verifier.solve.gate_engines import ENGINES, GateAnswer, GateEngine, Task, gate_engine
-from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
+from verifier.proofs.file import Section, check_section, fingerprint
+from verifier.solve.gate_engines import ENGINES, GateAnswer, GateEngine, Task
+from verifier.verdict import DisjunctBounds, EvidenceLevel, Result, Verdict
 
 __all__ = ["Options", "Query", "prepare", "solve"]
 
@@ -49,12 +51,13 @@ AUTO_PROOF = ("exact", "cadical", "glucose")
 """Those that write proofs, for the same order when one is asked for."""
 EXTRA = ("exact",)
 """Used where they are installed, and not missed where they are not."""
-OWN = ("patterns", "lazy")
 CLUSTER_SHARE = 0.4
 """Of the time left."""
 RIGOROUS = EvidenceLevel.RIGOROUS
 LAZY_SHARE, LAZY_GATES = 0.1, 200
 """Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
+RELAX_SHARE = 0.1
+"""Of the time left."""
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
@@ -63,67 +66,6 @@ LARGE, LARGE_TURN = 300, 4.0
 """Gates of a program from which on attacks decide more than engines do, and their turn there."""
 GRACE = 0.2
 """Seconds kept back for ending processes and reporting."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """engine: "auto", "patterns", "lazy", or the name of one in ``verifier.solve.gate_engines``: the only exact one
-    used.
-
-    threads: engines that may run side by side.  seed: makes a run repeatable up to the time that engines take.
-    keep_proof: called with the checked proof of an ``unsat``; where it is set, engines that prove go first.
-    """
-
-    engine: str = "auto"
-    threads: int = 1
-    seed: int = 0
-    trust: Trust = Trust.SOLVER
-    falsify: FalsifyOptions = field(default_factory=FalsifyOptions)
-    patterns: PatternOptions = field(default_factory=PatternOptions)
-    lazy: LazyOptions = field(default_factory=LazyOptions)
-    keep_proof: Callable[[ProofFile], None] | None = None
-
-    def __post_init__(self) -> None:
-        if self.engine not in ("auto", *OWN):
-            gate_engine(self.engine)
-
-
-@dataclass(eq=False)
-class State:
-    """What is known so far; one entry of ``bounds`` per disjunct of the property."""
-
-    query: Query
-    deadline: Deadline
-    options: Options
-    progress: Progress
-    bounds: list[DisjunctBounds]
-    witness: Witness | None = None
-    stages: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    sections: dict[int, Section] = field(default_factory=dict)
-    interrupted: bool = False
-
-    @property
-    def open(self) -> list[int]:
-        return [i for i, bound in enumerate(self.bounds) if bound.level is None]
-
-    @property
-    def decided(self) -> bool:
-        return self.witness is not None or not self.open
-
-    def close(self, positions: tuple[int, ...], method: str, level: EvidenceLevel) -> None:
-        for position in positions:
-            if self.bounds[position].level is None:
-                self.bounds[position] = replace(self.bounds[position], closed_by=method, level=level)
-
-    def timed(self, stage: str, action: Callable[[], None]) -> None:
-        begun = time.monotonic()
-        self.progress(Event(stage, open=len(self.open), unit="disjuncts"))
-        try:
-            action()
-        finally:
-            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - begun
 
 
 def solve(
@@ -152,6 +94,7 @@ def solve(
             BoxWork.climb,
             BoxWork.clusters,
             BoxWork.lazy,
+            BoxWork.relax,
             BoxWork.engines,
         )
         for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb) if attack_only else stages:
@@ -161,7 +104,7 @@ def solve(
                     state.timed(stage.__name__, lambda w=work, s=stage, d=share: s(w, d))  # type: ignore[misc]
     except KeyboardInterrupt:
         state.interrupted = True
-    return _result(state, time.monotonic() - started)
+    return conclusion(state, time.monotonic() - started)
 
 
 def solve_all(
@@ -211,12 +154,7 @@ class BoxWork:
         """Close what intervals close; the rest becomes a program."""
         del deadline
         reduced = presolve(self._box, tuple(self.open))
-        for goal in self.open:
-            # The slack of a comparison is the negative of the margin, rounded down.
-            if self._box.goals[goal].exact:
-                position = self._box.positions[goal]
-                lower = -float(reduced.bounds[goal]) - 1
-                self._state.bounds[position] = replace(self._state.bounds[position], lower=lower)
+        self._bound(self.open, reduced.bounds[self.open])
         closed = set(self.open) - set(reduced.goals)
         self._close(closed, "integer intervals", EvidenceLevel.RIGOROUS)
         self._reduced = reduced
@@ -308,6 +246,24 @@ class BoxWork:
                     self._climb_until(deadline.within(LARGE_TURN if large else TURN))
                     portfolio.pause(False)
                     self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
+
+    def relax(self, deadline: Deadline) -> None:
+        """Bound every open disjunct by the linear relaxation; close those that it closes."""
+        reduced = self._reduced
+        if self._state.options.engine in OWN or reduced is None or reduced.program is None:
+            return
+        if isinstance(self._box.levels, Lattice):
+            return
+        bounds = goal_bounds(reduced, deadline.share(RELAX_SHARE))
+        self._bound(reduced.goals, bounds)
+        if self._state.options.engine != "auto" or self._state.options.keep_proof is not None:
+            # An engine by itself is to be measured, and a proof of the whole box needs no bounds.
+            return
+        self._close(
+            {goal for goal, bound in zip(reduced.goals, bounds, strict=True) if bound < 0}, "relaxation", RIGOROUS
+        )
+        if self.open and np.any(bounds < 0):
+            self._reduced, self._descents = presolve(self._box, tuple(self.open)), None
 
     def _chosen(self) -> list[GateEngine]:
         """The engines to use, in their order; notes which are not installed."""
@@ -404,31 +360,13 @@ class BoxWork:
         self._state.witness = witness
         return True
 
+    def _bound(self, goals: Sequence[int], slacks: Integers) -> None:
+        """No point has a slack above these: the slack of a comparison is the negative of its margin, rounded down."""
+        for goal, slack in zip(goals, slacks.tolist(), strict=True):
+            if self._box.goals[goal].exact:
+                position = self._box.positions[goal]
+                bound = self._state.bounds[position]
+                self._state.bounds[position] = replace(bound, lower=max(bound.lower, -float(slack) - 1))
+
     def _close(self, goals: object, method: str, level: EvidenceLevel) -> None:
         self._state.close(tuple(self._box.positions[goal] for goal in goals), method, level)  # type: ignore[attr-defined]
-
-
-def _result(state: State, seconds: float) -> Result:
-    bounds = tuple(state.bounds)
-    statistics = Statistics(seconds, state.stages, state.counts)
-    if state.witness is not None:
-        return Result(Verdict.SAT, state.witness, None, bounds, statistics)
-    if not state.open:
-        levels = {bound.level for bound in bounds}
-        order = (EvidenceLevel.SOLVER, EvidenceLevel.PROOF, EvidenceLevel.RIGOROUS)
-        weakest = next((level for level in order if level in levels), EvidenceLevel.RIGOROUS)
-        methods = tuple(sorted({bound.closed_by for bound in bounds})) or ("the property contradicts itself",)
-        if weakest is EvidenceLevel.SOLVER and state.options.trust is Trust.RIGOROUS:
-            message = "unsat by the word of a solver only, which --trust rigorous does not accept"
-            return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
-        if state.options.keep_proof is not None and weakest is not EvidenceLevel.SOLVER:
-            state.options.keep_proof(ProofFile(state.query.model.sha256, state.sections))
-        return Result(Verdict.UNSAT, None, Evidence(weakest, methods), bounds, statistics)
-    still = "; ".join([f"{len(state.open)} of {len(bounds)} disjuncts remain open", *dict.fromkeys(state.notes)])
-    if state.interrupted:
-        return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"interrupted; {still}")
-    if state.deadline.expired:
-        return Result(Verdict.TIMEOUT, None, None, bounds, statistics, still)
-    return Result(
-        Verdict.UNKNOWN, None, None, bounds, statistics, f"every engine gave up before the time was over; {still}"
-    )

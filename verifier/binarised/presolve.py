@@ -36,7 +36,8 @@ class Reduced:
 
     goals: positions in the box's goals that are still possible, in the order of the last layer's bits where there are
     several.  program: None when no goal is possible.  bounds: (goals of the box,), no point has a slack above it.
-    groups: per level of the program the box's inputs that it stands for.
+    groups: per level of the program the box's inputs that it stands for.  hidden: layers that are the network's; what
+    follows them states several goals.
     """
 
     program: Program | None
@@ -44,6 +45,17 @@ class Reduced:
     bounds: Integers
     groups: tuple[Integers, ...]
     inputs: int
+    hidden: int
+
+    def goal_rows(self, place: int) -> tuple[Integers, Integers]:
+        """Weights (rows, bits) over the last hidden layer and thresholds (rows,) of goal number ``place``."""
+        assert self.program is not None
+        rows, chosen = self.program.asserted, slice(None)
+        if len(self.goals) > 1:
+            rows, chosen = self.program.layers[self.hidden], slice(place, place + 1)
+        if len(self.program.layers) > self.hidden + 1:
+            chosen = self.program.layers[self.hidden + 1].row(place)[0]
+        return rows.weights[chosen].toarray(), rows.thresholds[chosen]
 
     def point(self, levels: Integers, counts: Integers) -> Integers:
         """k (inputs,) of the box for levels of the program; inputs that no gate reads are 0.
@@ -95,11 +107,13 @@ def presolve(box: Box, wanted: tuple[int, ...] | None = None) -> Reduced:
             possible.append(position)
             parts.append(Rows(*_divided(goal_weights, goal_thresholds)))
     if not possible:
-        return Reduced(None, (), bounds, (), len(box.levels.count))
+        return Reduced(None, (), bounds, (), len(box.levels.count), len(layers))
+    hidden = len(layers)
     asserted = _targets(layers, parts)
     layers, asserted = _without_unread(layers, asserted)
     program_layers, groups, merged = _merge_levels(layers, free, counts)
-    return Reduced(Program(merged, program_layers, asserted), tuple(possible), bounds, groups, len(box.levels.count))
+    program = Program(merged, program_layers, asserted)
+    return Reduced(program, tuple(possible), bounds, groups, len(box.levels.count), hidden)
 
 
 class _Substitution:
