@@ -4,10 +4,11 @@
     presolve    exact interval reasoning closes disjuncts and makes the program small
     patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
     climb       descents on the presolved program, from the best points so far
+    relax       the linear relaxation bounds every disjunct, rigorously, and closes some
+    sprint      where Exact is installed, the engines' first turns: it mostly needs no more
     clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
-    relax       the linear relaxation bounds every disjunct, rigorously, and closes some
-    engines     CP-SAT, Exact, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
+    engines     Exact, CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
 A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
 still open.
@@ -45,25 +46,27 @@ __all__ = ["Options", "Query", "prepare", "solve"]
 
 Integers = NDArray[np.int64]
 
-AUTO = ("cp-sat", "exact", "highs")
+AUTO = ("exact", "cp-sat", "highs")
 """The engines of ``auto``, in the order in which they are started."""
 AUTO_PROOF = ("exact", "cadical", "glucose")
 """Those that write proofs, for the same order when one is asked for."""
 EXTRA = ("exact",)
 """Used where they are installed, and not missed where they are not."""
-CLUSTER_SHARE = 0.4
-"""Of the time left."""
+CLUSTER_SHARE, QUANTISED_CLUSTER_SHARE = 0.4, 0.02
+"""Of the time left, on real inputs and behind a quantiser, where the engines come afterwards."""
 RIGOROUS = EvidenceLevel.RIGOROUS
 LAZY_SHARE, LAZY_GATES = 0.1, 200
 """Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
-RELAX_SHARE = 0.1
-"""Of the time left."""
+RELAX_SHARE, SPRINT_SHARE = 0.1, 0.1
+"""Of the time left, for the linear relaxation and for the engines' first turns."""
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
 """Seconds of attack, and of rest between, in which an engine runs on the same core."""
 LARGE, LARGE_TURN = 300, 4.0
 """Gates of a program from which on attacks decide more than engines do, and their turn there."""
+CHECK_SECONDS = 3.0
+"""For a proof's check at least."""
 GRACE = 0.2
 """Seconds kept back for ending processes and reporting."""
 
@@ -85,16 +88,18 @@ def solve(
     state = State(query, deadline.within(max(0.0, deadline.remaining - GRACE)), options, progress, [])
     state.bounds = [DisjunctBounds() for _ in query.spec.disjuncts]
     started = time.monotonic()
+    works: list[BoxWork] = []
     try:
-        works = [BoxWork(state, number, box) for number, box in enumerate(query.boxes)]
+        works += [BoxWork(state, number, box) for number, box in enumerate(query.boxes)]
         stages = (
             BoxWork.attack,
             BoxWork.presolve,
             BoxWork.patterns,
             BoxWork.climb,
+            BoxWork.relax,
+            BoxWork.sprint,
             BoxWork.clusters,
             BoxWork.lazy,
-            BoxWork.relax,
             BoxWork.engines,
         )
         for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb) if attack_only else stages:
@@ -104,6 +109,9 @@ def solve(
                     state.timed(stage.__name__, lambda w=work, s=stage, d=share: s(w, d))  # type: ignore[misc]
     except KeyboardInterrupt:
         state.interrupted = True
+    finally:
+        for work in works:
+            work.end()
     return conclusion(state, time.monotonic() - started)
 
 
@@ -139,6 +147,13 @@ class BoxWork:
         self._falsifier = Falsifier(box, self._judge, seeded)
         self._reduced: Reduced | None = None
         self._descents: Descents | None = None
+        self._near: list[Integers] = []
+        self._portfolio: Portfolio | None = None
+
+    def end(self) -> None:
+        """End whatever runs."""
+        if self._portfolio is not None:
+            self._portfolio.end()
 
     @property
     def open(self) -> list[int]:
@@ -180,7 +195,7 @@ class BoxWork:
         end = deadline.share(0.5) if self._state.options.engine == "auto" else deadline
         outcome = search_patterns(reduced.program, end, options, self._state.progress)
         level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
-        if outcome.answer.sat is False and outcome.rigorous:
+        if outcome.answer.sat is False and outcome.rigorous and self._state.options.keep_proof is not None:
             level = self._proved(level, conflicts=outcome.conflicts, order=outcome.order)
         self._conclude(outcome.answer, "sign patterns", level)
 
@@ -194,12 +209,11 @@ class BoxWork:
         if isinstance(levels, Lattice) and levels.ragged:
             return
         rounding = levels.rounding + levels.gap if isinstance(levels, Lattice) else None
-        end = deadline.share(CLUSTER_SHARE)
+        end = deadline.share(CLUSTER_SHARE if rounding is not None else QUANTISED_CLUSTER_SHARE)
         closed = close_targets(reduced.program, end, rounding, None, self._state.progress)
         self._close({goal for goal, done in zip(reduced.goals, closed, strict=True) if done}, "clusters", RIGOROUS)
         if np.any(closed):
-            self._reduced = presolve(self._box, tuple(self.open)) if self.open else None
-            self._descents = None
+            self._shrink()
 
     def lazy(self, deadline: Deadline) -> None:
         """Clause learning with linear programs for the first layer."""
@@ -219,7 +233,15 @@ class BoxWork:
             steps = refutation(outcome, options.lazy, self._state.deadline)
             if steps is not None:
                 level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
+        self._remember(outcome.points)
         self._conclude(outcome.answer, "lazy clauses", level)
+
+    def sprint(self, deadline: Deadline) -> None:
+        """The engines for a moment, where the first of them is the one that decides most; they go on afterwards."""
+        if self._state.options.engine != "auto" or not all(ENGINES[name].available for name in EXTRA):
+            return
+        if not isinstance(self._box.levels, Lattice):
+            self.engines(deadline.share(SPRINT_SHARE))
 
     def engines(self, deadline: Deadline) -> None:
         """The exact engines in processes of their own, in turns with the attack."""
@@ -231,21 +253,25 @@ class BoxWork:
             self._climb_until(deadline)
             return
         large = sum(len(layer) for layer in reduced.program.layers) > LARGE
-        with Portfolio(self._chosen(), reduced.program, self._task, options.threads) as portfolio:
-            while not deadline.expired and self._state.witness is None and not portfolio.over:
-                for engine, answer in portfolio.poll(deadline.within(PAUSE)):
-                    if answer.sat is None and not deadline.expired:
-                        self._state.notes.append(f"{engine.name} gave up: {answer.detail}")
-                    level = EvidenceLevel.SOLVER
-                    if answer.steps is not None:
-                        level = self._proved(level, whole=True, counter=engine.form, steps=answer.steps)
-                    if self._conclude(answer, engine.name, level):
-                        return
-                if not portfolio.over and not deadline.expired:
-                    portfolio.pause(True)
-                    self._climb_until(deadline.within(LARGE_TURN if large else TURN))
-                    portfolio.pause(False)
-                    self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
+        if self._portfolio is None:
+            self._portfolio = Portfolio(self._chosen(), reduced.program, self._task, options.threads)
+        portfolio = self._portfolio
+        portfolio.pause(False)
+        while not deadline.expired and self._state.witness is None and not portfolio.over:
+            for engine, answer in portfolio.poll(deadline.within(PAUSE)):
+                if answer.sat is None and not self._state.deadline.expired:
+                    self._state.notes.append(f"{engine.name} gave up: {answer.detail}")
+                level = EvidenceLevel.SOLVER
+                if answer.steps is not None and self._worth_checking:
+                    level = self._proved(level, whole=True, counter=engine.form, steps=answer.steps)
+                if self._conclude(answer, engine.name, level):
+                    return
+            if not portfolio.over and not deadline.expired:
+                portfolio.pause(True)
+                self._climb_until(deadline.within(LARGE_TURN if large else TURN))
+                portfolio.pause(False)
+                self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
+        portfolio.pause(True)
 
     def relax(self, deadline: Deadline) -> None:
         """Bound every open disjunct by the linear relaxation; close those that it closes."""
@@ -254,7 +280,8 @@ class BoxWork:
             return
         if isinstance(self._box.levels, Lattice):
             return
-        bounds = goal_bounds(reduced, deadline.share(RELAX_SHARE))
+        bounds, points = goal_bounds(reduced, deadline.share(RELAX_SHARE))
+        self._remember(points)
         self._bound(reduced.goals, bounds)
         if self._state.options.engine != "auto" or self._state.options.keep_proof is not None:
             # An engine by itself is to be measured, and a proof of the whole box needs no bounds.
@@ -262,8 +289,21 @@ class BoxWork:
         self._close(
             {goal for goal, bound in zip(reduced.goals, bounds, strict=True) if bound < 0}, "relaxation", RIGOROUS
         )
-        if self.open and np.any(bounds < 0):
-            self._reduced, self._descents = presolve(self._box, tuple(self.open)), None
+        if np.any(bounds < 0):
+            self._shrink()
+
+    @property
+    def _worth_checking(self) -> bool:
+        """Whether a proof is wanted, or its check, which takes about as long as finding it, leaves the answer safe."""
+        state = self._state
+        needed = time.monotonic() - state.begun + CHECK_SECONDS
+        return state.options.keep_proof is not None or 2 * needed < state.deadline.remaining
+
+    def _shrink(self) -> None:
+        """The program of the disjuncts that are still open, after some were closed."""
+        self.end()
+        self._portfolio, self._descents = None, None
+        self._reduced = presolve(self._box, tuple(self.open)) if self.open else None
 
     def _chosen(self) -> list[GateEngine]:
         """The engines to use, in their order; notes which are not installed."""
@@ -285,12 +325,10 @@ class BoxWork:
         return Task(self._state.deadline.remaining, hint, options.seed, options.keep_proof is not None)
 
     def _proved(self, level: EvidenceLevel, **parts: Any) -> EvidenceLevel:
-        """PROOF where a proof is wanted and the section made of ``parts`` passes its check, else ``level``."""
+        """PROOF where the section made of ``parts`` passes its check, else ``level``."""
         state, reduced = self._state, self._reduced
         assert reduced is not None
         assert reduced.program is not None
-        if state.options.keep_proof is None:
-            return level
         section = Section(self._number, fingerprint(reduced.program), **parts)
         begun = time.monotonic()
         fault = check_section(section, reduced.program, state.deadline)
@@ -327,6 +365,8 @@ class BoxWork:
             return
         if self._descents is None:
             self._descents = Descents(reduced.program, self._state.options.seed)
+        self._descents.seed([reduced.levels(k) for k in self._near])
+        self._near = []
         while not deadline.expired and self._state.witness is None:
             found = self._descents.search(deadline)
             if found is None:
@@ -336,6 +376,11 @@ class BoxWork:
                 self._descents = Descents(reduced.program, self._falsifier.evaluations)
         self._falsifier.consider(np.array([reduced.point(levels, counts) for levels in self._descents.best]))
         self._learn()
+
+    def _remember(self, points: Iterable[Integers]) -> None:
+        """Levels of the program that came near a solution: the next descents start there."""
+        assert self._reduced is not None
+        self._near += [self._reduced.point(levels, self._box.levels.count) for levels in points]
 
     def _learn(self) -> None:
         """The best slacks seen are upper bounds on the margins."""

@@ -22,7 +22,7 @@ TURN, GROWTH = 2.0, 1.3
 
 
 class Portfolio:
-    """A context manager; all processes end with the block.
+    """A context manager; all processes end with the block, or with ``end``.
 
     task: what every engine is asked for, made when it starts.  threads: processes that run at a time.
     """
@@ -40,8 +40,15 @@ class Portfolio:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End all processes, whatever they are doing."""
         for run in self._runs:
             run.end()
+        self._runs.clear()
+        self._waiting.clear()
+        self._running.clear()
 
     @property
     def over(self) -> bool:

@@ -25,8 +25,11 @@ from verifier.solve.lp import LinearPrograms
 Integers = NDArray[np.int64]
 
 
-def goal_bounds(reduced: Reduced, deadline: Deadline) -> Integers:
-    """(goals,) of ``reduced.goals``: a slack that no levels exceed; those of the intervals when time is over."""
+def goal_bounds(reduced: Reduced, deadline: Deadline) -> tuple[Integers, list[Integers]]:
+    """(goals,) of ``reduced.goals``: a slack that no levels exceed; those of the intervals when time is over.
+
+    And the levels (levels,) at which the relaxation has its best slacks, rounded: where to look for real ones.
+    """
     program = reduced.program
     assert program is not None
     bounds = reduced.bounds[list(reduced.goals)].copy()
@@ -34,13 +37,16 @@ def goal_bounds(reduced: Reduced, deadline: Deadline) -> Integers:
     nothing = Rows(sp.csr_array((0, len(hidden[-1])), dtype=np.int64), np.zeros(0, np.int64))
     model = gate_milp(Program(program.counts, hidden, nothing))
     programs = LinearPrograms(model)
+    points = []
     for place in range(len(bounds)):
         for weights, threshold in zip(*reduced.goal_rows(place), strict=True):
             if deadline.expired:
-                return bounds
+                return bounds, points
             cost = np.zeros(model.n_columns)
             cost[model.n_columns - len(weights) :] = -weights
-            least = programs.minimum(cost, float(threshold), deadline).lower
-            if math.isfinite(least):
-                bounds[place] = min(bounds[place], math.floor(-least))
-    return bounds
+            bound = programs.minimum(cost, float(threshold), deadline)
+            if math.isfinite(bound.lower):
+                bounds[place] = min(bounds[place], math.floor(-bound.lower))
+            if bound.point is not None:
+                points.append(np.rint(bound.point[: len(program.counts)]).astype(np.int64))
+    return bounds, points

@@ -59,6 +59,7 @@ class State:
     notes: list[str] = field(default_factory=list)
     sections: dict[int, Section] = field(default_factory=dict)
     interrupted: bool = False
+    begun: float = field(default_factory=time.monotonic)
 
     @property
     def open(self) -> list[int]:
