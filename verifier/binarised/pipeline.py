@@ -55,7 +55,7 @@ EXTRA = ("exact",)
 CLUSTER_SHARE, QUANTISED_CLUSTER_SHARE = 0.4, 0.02
 """Of the time left, on real inputs and behind a quantiser, where the engines come afterwards."""
 RIGOROUS = EvidenceLevel.RIGOROUS
-LAZY_SHARE, LAZY_GATES = 0.1, 200
+LAZY_SHARE, LAZY_SHARE_AFTER_SPRINT, LAZY_GATES = 0.1, 0.03, 200
 """Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
 RELAX_SHARE, SPRINT_SHARE = 0.1, 0.1
 """Of the time left, for the linear relaxation and for the engines' first turns."""
@@ -225,7 +225,7 @@ class BoxWork:
         if options.engine == "auto":
             if not lazy_available() or sum(len(layer) for layer in reduced.program.layers[1:]) > LAZY_GATES:
                 return
-            deadline = deadline.share(LAZY_SHARE)
+            deadline = deadline.share(LAZY_SHARE if self._portfolio is None else LAZY_SHARE_AFTER_SPRINT)
         outcome = search_lazily(reduced.program, deadline, options.lazy, self._state.progress)
         level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
         if outcome.answer.sat is False and outcome.rigorous and options.keep_proof is not None:
@@ -387,10 +387,10 @@ class BoxWork:
         tried = self._falsifier.evaluations + (0 if self._descents is None else self._descents.evaluations)
         self._state.counts["points tried"] = tried
         for goal, position in enumerate(self._box.positions):
-            if self._box.goals[goal].exact:
-                upper = -float(self._falsifier.best[goal])
+            unit, slack = self._box.goals[goal].unit, float(self._falsifier.best[goal])
+            if unit > 0:
                 bound = self._state.bounds[position]
-                self._state.bounds[position] = replace(bound, upper=min(bound.upper, upper))
+                self._state.bounds[position] = replace(bound, upper=min(bound.upper, -unit * slack))
 
     def _judge(self, k: Integers) -> bool:
         witness = self._state.query.judge(self._box.levels.point(k))
@@ -406,12 +406,12 @@ class BoxWork:
         return True
 
     def _bound(self, goals: Sequence[int], slacks: Integers) -> None:
-        """No point has a slack above these: the slack of a comparison is the negative of its margin, rounded down."""
+        """No point has a slack above these."""
         for goal, slack in zip(goals, slacks.tolist(), strict=True):
-            if self._box.goals[goal].exact:
-                position = self._box.positions[goal]
+            unit, position = self._box.goals[goal].unit, self._box.positions[goal]
+            if unit > 0:
                 bound = self._state.bounds[position]
-                self._state.bounds[position] = replace(bound, lower=max(bound.lower, -float(slack) - 1))
+                self._state.bounds[position] = replace(bound, lower=max(bound.lower, -unit * (slack + 1)))
 
     def _close(self, goals: object, method: str, level: EvidenceLevel) -> None:
         self._state.close(tuple(self._box.positions[goal] for goal in goals), method, level)  # type: ignore[attr-defined]

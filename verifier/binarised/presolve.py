@@ -36,6 +36,7 @@ class Reduced:
 
     goals: positions in the box's goals that are still possible, in the order of the last layer's bits where there are
     several.  program: None when no goal is possible.  bounds: (goals of the box,), no point has a slack above it.
+    scales: per goal, the divisors of its rows and their thresholds before they were divided.
     groups: per level of the program the box's inputs that it stands for.  hidden: layers that are the network's; what
     follows them states several goals.
     """
@@ -43,19 +44,25 @@ class Reduced:
     program: Program | None
     goals: tuple[int, ...]
     bounds: Integers
+    scales: tuple[tuple[Integers, Integers], ...]
     groups: tuple[Integers, ...]
     inputs: int
     hidden: int
 
-    def goal_rows(self, place: int) -> tuple[Integers, Integers]:
-        """Weights (rows, bits) over the last hidden layer and thresholds (rows,) of goal number ``place``."""
+    def goal_rows(self, place: int) -> Integers:
+        """Weights (rows, bits) over the last hidden layer of goal number ``place``, divided."""
         assert self.program is not None
         rows, chosen = self.program.asserted, slice(None)
         if len(self.goals) > 1:
             rows, chosen = self.program.layers[self.hidden], slice(place, place + 1)
         if len(self.program.layers) > self.hidden + 1:
             chosen = self.program.layers[self.hidden + 1].row(place)[0]
-        return rows.weights[chosen].toarray(), rows.thresholds[chosen]
+        return np.asarray(rows.weights[chosen].toarray())
+
+    def slack(self, place: int, sums: Integers) -> int:
+        """Of goal number ``place`` where its divided rows have these sums (rows,)."""
+        divisors, thresholds = self.scales[place]
+        return int((divisors * sums - thresholds).min(initial=2**62))
 
     def point(self, levels: Integers, counts: Integers) -> Integers:
         """k (inputs,) of the box for levels of the program; inputs that no gate reads are 0.
@@ -97,7 +104,7 @@ def presolve(box: Box, wanted: tuple[int, ...] | None = None) -> Reduced:
         upper = np.ones(len(rows), np.int64)
     assert kept_before is not None
     bounds = np.full(len(box.goals), -(2**62), np.int64)
-    possible, parts = [], []
+    possible, parts, scales = [], [], []
     for position in positions:
         goal = box.goals[position]
         goal_weights, goal_thresholds = kept_before(goal.weights, goal.thresholds)
@@ -105,15 +112,17 @@ def presolve(box: Box, wanted: tuple[int, ...] | None = None) -> Reduced:
         bounds[position] = highest.min(initial=2**62)
         if bounds[position] >= 0:
             possible.append(position)
-            parts.append(Rows(*_divided(goal_weights, goal_thresholds)))
+            part, divisors = _divided(goal_weights, goal_thresholds)
+            parts.append(part)
+            scales.append((divisors, goal_thresholds))
     if not possible:
-        return Reduced(None, (), bounds, (), len(box.levels.count), len(layers))
+        return Reduced(None, (), bounds, (), (), len(box.levels.count), len(layers))
     hidden = len(layers)
     asserted = _targets(layers, parts)
     layers, asserted = _without_unread(layers, asserted)
     program_layers, groups, merged = _merge_levels(layers, free, counts)
     program = Program(merged, program_layers, asserted)
-    return Reduced(program, tuple(possible), bounds, groups, len(box.levels.count), hidden)
+    return Reduced(program, tuple(possible), bounds, tuple(scales), groups, len(box.levels.count), hidden)
 
 
 class _Substitution:
@@ -140,7 +149,7 @@ def _reduce(weights: sp.csr_array, thresholds: Integers, upper: Integers) -> tup
     lowest, highest = weights.minimum(0) @ upper, weights.maximum(0) @ upper
     fixed = np.where(lowest >= thresholds, 1, np.where(highest < thresholds, 0, -1))
     open_ = np.flatnonzero(fixed < 0)
-    rows = Rows(*_divided(sp.csr_array(weights[open_]), thresholds[open_]))
+    rows, _ = _divided(sp.csr_array(weights[open_]), thresholds[open_])
     kept, place, opposite = _equal(rows)
     rows = Rows(sp.csr_array(rows.weights[kept]), rows.thresholds[kept])
     relation = dominance(rows, upper)
@@ -204,8 +213,8 @@ def _equivalent(relation: NDArray[np.bool_]) -> tuple[Integers, Integers, NDArra
     return kept, place[representative], mirrored < first
 
 
-def _divided(weights: sp.csr_array, thresholds: Integers) -> tuple[sp.csr_array, Integers]:
-    """Every row divided by the greatest common divisor of its weights, its threshold rounded up."""
+def _divided(weights: sp.csr_array, thresholds: Integers) -> tuple[Rows, Integers]:
+    """Every row divided by the greatest common divisor of its weights, its threshold rounded up; the divisors."""
     weights = weights.copy()
     weights.eliminate_zeros()
     weights.sort_indices()
@@ -214,7 +223,7 @@ def _divided(weights: sp.csr_array, thresholds: Integers) -> tuple[sp.csr_array,
     if len(filled):
         divisor[filled] = np.gcd.reduceat(np.abs(weights.data), weights.indptr[filled])
     weights.data //= np.repeat(divisor, np.diff(weights.indptr))
-    return weights, -(-thresholds // divisor)
+    return Rows(weights, -(-thresholds // divisor)), divisor
 
 
 def _targets(layers: list[Rows], goals: list[Rows]) -> Rows:

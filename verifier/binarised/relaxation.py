@@ -1,7 +1,7 @@
 """How far each goal can be reached at most: the linear relaxation of the program, every bound certified.
 
 The rows are those of the big-M program with what gates imply of each other (see ``encodings.milp.gates``).  What is
-used of HiGHS is its multipliers alone (see ``solve.lp_certificate``).  A slack is an integer, so its bound is rounded
+used of HiGHS is its multipliers alone (see ``solve.lp_certificate``).  A sum is an integer, so its bound is rounded
 down; a goal whose bound is negative is impossible.
 
 Tightening gates in the same way was tried and left out: it fixes 1 to 10 of 100 open gates of a second layer and takes
@@ -39,14 +39,17 @@ def goal_bounds(reduced: Reduced, deadline: Deadline) -> tuple[Integers, list[In
     programs = LinearPrograms(model)
     points = []
     for place in range(len(bounds)):
-        for weights, threshold in zip(*reduced.goal_rows(place), strict=True):
+        rows = reduced.goal_rows(place)
+        highest = np.maximum(rows, 0).sum(axis=1)
+        for number, weights in enumerate(rows):
             if deadline.expired:
                 return bounds, points
             cost = np.zeros(model.n_columns)
             cost[model.n_columns - len(weights) :] = -weights
-            bound = programs.minimum(cost, float(threshold), deadline)
+            bound = programs.minimum(cost, 0.0, deadline)
             if math.isfinite(bound.lower):
-                bounds[place] = min(bounds[place], math.floor(-bound.lower))
+                highest[number] = min(highest[number], math.floor(-bound.lower))
             if bound.point is not None:
                 points.append(np.rint(bound.point[: len(program.counts)]).astype(np.int64))
+        bounds[place] = min(bounds[place], reduced.slack(place, highest))
     return bounds, points
