@@ -52,12 +52,12 @@ class Reduced:
     def goal_rows(self, place: int) -> Integers:
         """Weights (rows, bits) over the last hidden layer of goal number ``place``, divided."""
         assert self.program is not None
-        rows, chosen = self.program.asserted, slice(None)
-        if len(self.goals) > 1:
-            rows, chosen = self.program.layers[self.hidden], slice(place, place + 1)
-        if len(self.program.layers) > self.hidden + 1:
-            chosen = self.program.layers[self.hidden + 1].row(place)[0]
-        return np.asarray(rows.weights[chosen].toarray())
+        layers = self.program.layers
+        if len(self.goals) == 1:
+            return np.asarray(self.program.asserted.weights.toarray())
+        several = len(layers) > self.hidden + 1
+        chosen = layers[self.hidden + 1].row(place)[0] if several else np.array([place])
+        return np.asarray(layers[self.hidden].weights[chosen].toarray())
 
     def slack(self, place: int, sums: Integers) -> int:
         """Of goal number ``place`` where its divided rows have these sums (rows,)."""

@@ -37,7 +37,7 @@ def goal_bounds(reduced: Reduced, deadline: Deadline) -> tuple[Integers, list[In
     nothing = Rows(sp.csr_array((0, len(hidden[-1])), dtype=np.int64), np.zeros(0, np.int64))
     model = gate_milp(Program(program.counts, hidden, nothing))
     programs = LinearPrograms(model)
-    points = []
+    points: list[Integers] = []
     for place in range(len(bounds)):
         rows = reduced.goal_rows(place)
         highest = np.maximum(rows, 0).sum(axis=1)
