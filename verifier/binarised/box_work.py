@@ -41,8 +41,10 @@ CLUSTER_SHARE, QUANTISED_CLUSTER_SHARE = 0.4, 0.02
 RIGOROUS = EvidenceLevel.RIGOROUS
 LAZY_SHARE, LAZY_SHARE_AFTER_SPRINT, LAZY_GATES = 0.1, 0.03, 200
 """Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
-RELAX_SHARE, SPRINT_SHARE = 0.1, 0.1
+RELAX_SHARE, SPRINT_SHARE = 0.1, 0.05
 """Of the time left, for the linear relaxation and for the engines' first turns."""
+TARGET_SHARE, TARGET_SECONDS, TARGET_GROWTH, TARGET_TURN = 0.7, 1.0, 2.0, 0.3
+"""One disjunct at a time: of the time left, the first budget of each, how it grows, and the attack's part of it."""
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
@@ -111,8 +113,8 @@ class BoxWork:
         outcome = search_patterns(reduced.program, end, options, self._state.progress)
         level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
         if outcome.answer.sat is False and outcome.rigorous and self._state.options.keep_proof is not None:
-            level = self._proved(level, conflicts=outcome.conflicts, order=outcome.order)
-        self._conclude(outcome.answer, "sign patterns", level)
+            level = self._proved(level, reduced, conflicts=outcome.conflicts, order=outcome.order)
+        self._conclude(outcome.answer, "sign patterns", level, reduced)
 
     def clusters(self, deadline: Deadline) -> None:
         """Close disjuncts of networks whose second layer reads few bits at a time; the program is made anew."""
@@ -147,9 +149,11 @@ class BoxWork:
             # What decided the box may have taken its share of the time; the proof has what is left of all.
             steps = refutation(outcome, options.lazy, self._state.deadline)
             if steps is not None:
-                level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
+                level = self._proved(
+                    level, reduced, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps
+                )
         self._remember(outcome.points)
-        self._conclude(outcome.answer, "lazy clauses", level)
+        self._conclude(outcome.answer, "lazy clauses", level, reduced)
 
     def sprint(self, deadline: Deadline) -> None:
         """The engines for a moment, where the first of them is the one that decides most; they go on afterwards."""
@@ -176,10 +180,7 @@ class BoxWork:
             for engine, answer in portfolio.poll(deadline.within(PAUSE)):
                 if answer.sat is None and not self._state.deadline.expired:
                     self._state.notes.append(f"{engine.name} gave up: {answer.detail}")
-                level = EvidenceLevel.SOLVER
-                if answer.steps is not None and self._worth_checking:
-                    level = self._proved(level, whole=True, counter=engine.form, steps=answer.steps)
-                if self._conclude(answer, engine.name, level):
+                if self._answered(engine, answer, reduced):
                     return
             if not portfolio.over and not deadline.expired:
                 portfolio.pause(True)
@@ -214,9 +215,50 @@ class BoxWork:
         needed = time.monotonic() - state.begun + CHECK_SECONDS
         return state.options.keep_proof is not None or 2 * needed < state.deadline.remaining
 
+    def targets(self, deadline: Deadline) -> None:
+        """The first engine on one disjunct after the other, in rounds with growing budgets.
+
+        A disjunct reads fewer gates than all of them together, and what is closed stays closed.
+        """
+        options = self._state.options
+        if options.engine != "auto" or options.keep_proof is not None or isinstance(self._box.levels, Lattice):
+            return
+        engines, end, budget = self._chosen()[:1], deadline.share(TARGET_SHARE), TARGET_SECONDS
+        while engines and len(self.open) > 1 and self._state.witness is None and not end.expired:
+            before = len(self.open)
+            for goal in sorted(self.open, key=lambda g: -self._state.bounds[self._box.positions[g]].lower):
+                if end.expired or self._state.witness is not None:
+                    return
+                self._one_target(goal, engines, end.within(budget))
+                self._climb_until(end.within(TARGET_TURN * budget))
+                self._state.progress(Event("targets", open=len(self.open), unit="disjuncts"))
+            if self.open and len(self.open) < before:
+                self._shrink()
+            budget *= TARGET_GROWTH
+
+    def _one_target(self, goal: int, engines: list[GateEngine], deadline: Deadline) -> None:
+        reduced = presolve(self._box, (goal,))
+        if reduced.program is None:
+            self._close((goal,), "integer intervals", RIGOROUS)
+            return
+        task = Task(deadline.remaining, reduced.levels(self._falsifier.best_point(goal)), self._state.options.seed)
+        with Portfolio(engines, reduced.program, lambda: task, 1) as portfolio:
+            while not portfolio.over and not deadline.expired:
+                for engine, answer in portfolio.poll(deadline):
+                    self._answered(engine, answer, reduced)
+
+    def _answered(self, engine: GateEngine, answer: GateAnswer, reduced: Reduced) -> bool:
+        """Whether an engine's answer decides the goals of its program."""
+        level = EvidenceLevel.SOLVER
+        if answer.steps is not None and self._worth_checking:
+            level = self._proved(level, reduced, whole=True, counter=engine.form, steps=answer.steps)
+        return self._conclude(answer, engine.name, level, reduced)
+
     def _shrink(self) -> None:
         """The program of the disjuncts that are still open, after some were closed."""
         self.end()
+        if self._descents is not None:
+            self._remember(self._descents.best)
         self._portfolio, self._descents = None, None
         self._reduced = presolve(self._box, tuple(self.open)) if self.open else None
 
@@ -239,10 +281,9 @@ class BoxWork:
         hint = None if self._descents is None or not len(self._descents.best) else self._descents.best[0]
         return Task(self._state.deadline.remaining, hint, options.seed, options.keep_proof is not None)
 
-    def _proved(self, level: EvidenceLevel, **parts: Any) -> EvidenceLevel:
+    def _proved(self, level: EvidenceLevel, reduced: Reduced, **parts: Any) -> EvidenceLevel:
         """PROOF where the section made of ``parts`` passes its check, else ``level``."""
-        state, reduced = self._state, self._reduced
-        assert reduced is not None
+        state = self._state
         assert reduced.program is not None
         section = Section(self._number, fingerprint(reduced.program), **parts)
         begun = time.monotonic()
@@ -254,10 +295,8 @@ class BoxWork:
         state.sections[self._number] = section
         return EvidenceLevel.PROOF
 
-    def _conclude(self, answer: GateAnswer, method: str, level: EvidenceLevel) -> bool:
-        """Whether the box is decided by an engine's answer."""
-        reduced = self._reduced
-        assert reduced is not None
+    def _conclude(self, answer: GateAnswer, method: str, level: EvidenceLevel, reduced: Reduced) -> bool:
+        """Whether an answer decides the goals of its program."""
         if answer.sat is False:
             self._close(reduced.goals, method, level)
             return True

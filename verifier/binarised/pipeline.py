@@ -8,6 +8,7 @@
     sprint      where Exact is installed, the engines' first turns: it mostly needs no more
     clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
+    targets     the first engine on one disjunct at a time, whose program is smaller, with growing budgets
     engines     Exact, CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
 A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
@@ -62,6 +63,7 @@ def solve(
             BoxWork.sprint,
             BoxWork.clusters,
             BoxWork.lazy,
+            BoxWork.targets,
             BoxWork.engines,
         )
         for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb) if attack_only else stages:
