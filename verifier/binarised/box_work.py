@@ -15,6 +15,7 @@ from verifier.binarised.descents import Descents
 from verifier.binarised.falsify import Falsifier
 from verifier.binarised.lazy import lazy_available, refutation, search_lazily
 from verifier.binarised.levels import Lattice
+from verifier.binarised.neighbourhoods import Neighbourhoods
 from verifier.binarised.patterns import few_enough, search_patterns
 from verifier.binarised.portfolio import Portfolio
 from verifier.binarised.presolve import Reduced, presolve
@@ -43,8 +44,10 @@ LAZY_SHARE, LAZY_SHARE_AFTER_SPRINT, LAZY_GATES = 0.1, 0.03, 200
 """Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
 RELAX_SHARE, SPRINT_SHARE = 0.1, 0.05
 """Of the time left, for the linear relaxation and for the engines' first turns."""
-TARGET_SHARE, TARGET_SECONDS, TARGET_GROWTH, TARGET_TURN = 0.7, 1.0, 2.0, 0.3
-"""One disjunct at a time: of the time left, the first budget of each, how it grows, and the attack's part of it."""
+TARGET_SHARE, TARGET_SECONDS, TARGET_GROWTH = 0.8, 1.0, 1.5
+"""One disjunct at a time: of the time left, the first budget of each, and how it grows."""
+CLIMB_TURN, NEAR_TURN, NEAR_SECONDS = 0.2, 0.8, 2.0
+"""Parts of that budget that the descents and the neighbourhoods get as well; seconds for one of these."""
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
@@ -66,6 +69,7 @@ class BoxWork:
         self._descents: Descents | None = None
         self._near: list[Integers] = []
         self._portfolio: Portfolio | None = None
+        self._neighbourhoods = Neighbourhoods(box, state.options.seed)
 
     def end(self) -> None:
         """End whatever runs."""
@@ -230,7 +234,8 @@ class BoxWork:
                 if end.expired or self._state.witness is not None:
                     return
                 self._one_target(goal, engines, end.within(budget))
-                self._climb_until(end.within(TARGET_TURN * budget))
+                self._climb_until(end.within(CLIMB_TURN * budget))
+                self._search_near(goal, engines, end.within(NEAR_TURN * budget))
                 self._state.progress(Event("targets", open=len(self.open), unit="disjuncts"))
             if self.open and len(self.open) < before:
                 self._shrink()
@@ -246,6 +251,33 @@ class BoxWork:
             while not portfolio.over and not deadline.expired:
                 for engine, answer in portfolio.poll(deadline):
                     self._answered(engine, answer, reduced)
+
+    def _search_near(self, goal: int, engines: list[GateEngine], deadline: Deadline) -> None:
+        """Neighbourhoods of the goal's best points, one after the other."""
+        while goal in self.open and self._state.witness is None and not deadline.expired:
+            slack = float(self._falsifier.best[goal])
+            if not np.isfinite(slack):
+                return
+            k = self._falsifier.best_point(goal)
+            near = self._neighbourhoods.draw(goal, k, int(slack))
+            if near.reduced.program is None:
+                self._neighbourhoods.learn(goal, quick=True)
+                continue
+            task = Task(NEAR_SECONDS, near.hint(k), self._state.options.seed)
+            begun = time.monotonic()
+            found: bool | None = None
+            with Portfolio(engines, near.reduced.program, lambda task=task: task, 1) as portfolio:  # type: ignore[misc]
+                end = deadline.within(NEAR_SECONDS)
+                while not portfolio.over and not end.expired:
+                    for _, answer in portfolio.poll(end):
+                        found = answer.sat
+                        if answer.levels is not None:
+                            better = near.point(answer.levels)
+                            self._near.append(better)
+                            self._falsifier.consider(better[None])
+            self._neighbourhoods.learn(goal, found is not None and time.monotonic() - begun < NEAR_SECONDS / 4)
+            self._state.counts["neighbourhoods"] = self._state.counts.get("neighbourhoods", 0) + 1
+        self._learn()
 
     def _answered(self, engine: GateEngine, answer: GateAnswer, reduced: Reduced) -> bool:
         """Whether an engine's answer decides the goals of its program."""
