@@ -10,6 +10,7 @@ import pytest
 
 from support.binarised_models import Writer, constraints
 from verifier.binarised import pipeline
+from verifier.binarised.neighbourhoods import Neighbourhoods
 from verifier.binarised.presolve import presolve
 from verifier.binarised.query import Box
 from verifier.binarised.read import load_binarised
@@ -120,3 +121,34 @@ def test_what_stays_open_says_how_far(tmp_path: Path) -> None:
     assert result.verdict is Verdict.TIMEOUT
     assert still
     assert all(np.isfinite([bound.lower, bound.upper]).all() and bound.lower <= bound.upper for bound in still)
+
+
+def test_neighbourhoods_are_parts_of_the_box(tmp_path: Path) -> None:
+    """Their programs have the points that agree with the fixed levels and come half as far from the goal or nearer."""
+    path = tmp_path / "model.onnx"
+    found = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        path.write_bytes(network(rng))
+        model, reason = load_binarised(path)
+        assert model is not None, reason
+        spec = property_of(rng, int(model.replay.run(np.full(4, 0.2)).argmax()))
+        (box,) = pipeline.prepare(model, spec).boxes
+        points = np.array(list(itertools.product(*(range(count + 1) for count in box.levels.count.tolist()))))
+        true = slacks(box, points)
+        searches = Neighbourhoods(box, seed)
+        for goal in range(len(box.goals)):
+            at = int(rng.integers(len(points)))
+            slack = int(true[at, goal])
+            near = searches.draw(goal, points[at], slack)
+            inside = np.all((near.counts > 0) | (points == near.fixed), axis=1)
+            wanted = inside & (true[:, goal] >= -(max(0, -slack) // 2))
+            if near.reduced.program is None:
+                assert not np.any(wanted), f"seed {seed}"
+                continue
+            levels = np.stack([near.hint(k) for k in points[inside]])
+            assert np.array_equal(near.reduced.program.holds(levels), wanted[inside]), f"seed {seed}"
+            back = np.stack([near.point(k) for k in levels])
+            assert np.array_equal(slacks(box, back)[:, goal], true[inside, goal]), f"seed {seed}"
+            found += int(np.count_nonzero(wanted))
+    assert found > 100
