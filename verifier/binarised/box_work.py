@@ -44,9 +44,10 @@ LAZY_SHARE, LAZY_SHARE_AFTER_SPRINT, LAZY_GATES = 0.1, 0.03, 200
 """Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
 RELAX_SHARE, SPRINT_SHARE = 0.1, 0.05
 """Of the time left, for the linear relaxation and for the engines' first turns."""
-TARGET_SHARE, TARGET_SECONDS, TARGET_GROWTH = 0.8, 1.0, 1.5
-"""One disjunct at a time: of the time left, the first budget of each, and how it grows."""
-CLIMB_TURN, NEAR_TURN, NEAR_SECONDS = 0.2, 0.8, 2.0
+TARGET_SHARE, TARGET_SECONDS, TARGET_GROWTH, MOST_ALIVE = 0.95, 1.0, 1.3, 16
+"""One disjunct at a time: of the time left, the first budget of each, how it grows, and how many wait for their turn
+without being ended."""
+CLIMB_TURN, NEAR_TURN, NEAR_SECONDS = 0.2, 0.6, 2.0
 """Parts of that budget that the descents and the neighbourhoods get as well; seconds for one of these."""
 CLIMB_SECONDS = 0.3
 """Of local search before the exact engines start."""
@@ -54,8 +55,8 @@ TURN, PAUSE = 0.15, 1.0
 """Seconds of attack, and of rest between, in which an engine runs on the same core."""
 LARGE, LARGE_TURN = 300, 4.0
 """Gates of a program from which on attacks decide more than engines do, and their turn there."""
-CHECK_SECONDS = 3.0
-"""For a proof's check at least."""
+CHECK_SECONDS, CHECK_RATE = 3.0, 10_000
+"""For a proof's check at least, and its steps per second; mostly there are twice as many."""
 
 
 class BoxWork:
@@ -69,12 +70,17 @@ class BoxWork:
         self._descents: Descents | None = None
         self._near: list[Integers] = []
         self._portfolio: Portfolio | None = None
+        self._target_runs: dict[int, tuple[Reduced, Portfolio]] = {}
+        self._turn = 0
         self._neighbourhoods = Neighbourhoods(box, state.options.seed)
 
     def end(self) -> None:
         """End whatever runs."""
         if self._portfolio is not None:
             self._portfolio.end()
+        for _, portfolio in self._target_runs.values():
+            portfolio.end()
+        self._target_runs.clear()
 
     @property
     def open(self) -> list[int]:
@@ -212,12 +218,10 @@ class BoxWork:
         if np.any(bounds < 0):
             self._shrink()
 
-    @property
-    def _worth_checking(self) -> bool:
-        """Whether a proof is wanted, or its check, which takes about as long as finding it, leaves the answer safe."""
-        state = self._state
-        needed = time.monotonic() - state.begun + CHECK_SECONDS
-        return state.options.keep_proof is not None or 2 * needed < state.deadline.remaining
+    def _worth_checking(self, steps: Sequence[str]) -> bool:
+        """Whether a proof is wanted, or the answer is safe with the time that its check may take."""
+        needed = CHECK_SECONDS + len(steps) / CHECK_RATE
+        return self._state.options.keep_proof is not None or 2 * needed < self._state.deadline.remaining
 
     def targets(self, deadline: Deadline) -> None:
         """The first engine on one disjunct after the other, in rounds with growing budgets.
@@ -228,7 +232,9 @@ class BoxWork:
         if options.engine != "auto" or options.keep_proof is not None or isinstance(self._box.levels, Lattice):
             return
         engines, end, budget = self._chosen()[:1], deadline.share(TARGET_SHARE), TARGET_SECONDS
-        while engines and len(self.open) > 1 and self._state.witness is None and not end.expired:
+        if len(self.open) < 2 or not engines:
+            return
+        while self.open and self._state.witness is None and not end.expired:
             before = len(self.open)
             for goal in sorted(self.open, key=lambda g: -self._state.bounds[self._box.positions[g]].lower):
                 if end.expired or self._state.witness is not None:
@@ -242,15 +248,25 @@ class BoxWork:
             budget *= TARGET_GROWTH
 
     def _one_target(self, goal: int, engines: list[GateEngine], deadline: Deadline) -> None:
-        reduced = presolve(self._box, (goal,))
-        if reduced.program is None:
-            self._close((goal,), "integer intervals", RIGOROUS)
-            return
-        task = Task(deadline.remaining, reduced.levels(self._falsifier.best_point(goal)), self._state.options.seed)
-        with Portfolio(engines, reduced.program, lambda: task, 1) as portfolio:
-            while not portfolio.over and not deadline.expired:
-                for engine, answer in portfolio.poll(deadline):
-                    self._answered(engine, answer, reduced)
+        """Go on with the run about one goal, or begin it."""
+        if goal not in self._target_runs:
+            reduced = presolve(self._box, (goal,))
+            if reduced.program is None:
+                self._close((goal,), "integer intervals", RIGOROUS)
+                return
+            hint = reduced.levels(self._falsifier.best_point(goal))
+            task = Task(self._state.deadline.remaining, hint, self._state.options.seed)
+            self._target_runs[goal] = reduced, Portfolio(engines, reduced.program, lambda: task, 1)
+        reduced, portfolio = self._target_runs[goal]
+        portfolio.pause(False)
+        while not portfolio.over and not deadline.expired:
+            for engine, answer in portfolio.poll(deadline):
+                self._answered(engine, answer, reduced)
+        portfolio.pause(True)
+        if not portfolio.over and len(self._target_runs) > MOST_ALIVE:
+            # Its work is lost, and begun again with a larger budget.
+            portfolio.end()
+            del self._target_runs[goal]
 
     def _search_near(self, goal: int, engines: list[GateEngine], deadline: Deadline) -> None:
         """Neighbourhoods of the goal's best points, one after the other."""
@@ -258,7 +274,7 @@ class BoxWork:
             slack = float(self._falsifier.best[goal])
             if not np.isfinite(slack):
                 return
-            k = self._falsifier.best_point(goal)
+            k = self._good_point(goal)
             near = self._neighbourhoods.draw(goal, k, int(slack))
             if near.reduced.program is None:
                 self._neighbourhoods.learn(goal, quick=True)
@@ -279,16 +295,27 @@ class BoxWork:
             self._state.counts["neighbourhoods"] = self._state.counts.get("neighbourhoods", 0) + 1
         self._learn()
 
+    def _good_point(self, goal: int) -> Integers:
+        """k (levels,), in turns the best that was seen and one of the others that the descents keep."""
+        self._turn += 1
+        if self._turn % 2 and self._descents is not None and self._reduced is not None and goal in self._reduced.goals:
+            several = self._descents.targets > 1
+            levels = self._descents.kept(self._reduced.goals.index(goal) if several else 0)
+            if levels is not None:
+                return self._reduced.point(levels, self._box.levels.count)
+        return self._falsifier.best_point(goal)
+
     def _answered(self, engine: GateEngine, answer: GateAnswer, reduced: Reduced) -> bool:
         """Whether an engine's answer decides the goals of its program."""
         level = EvidenceLevel.SOLVER
-        if answer.steps is not None and self._worth_checking:
+        if answer.steps is not None and self._worth_checking(answer.steps):
             level = self._proved(level, reduced, whole=True, counter=engine.form, steps=answer.steps)
         return self._conclude(answer, engine.name, level, reduced)
 
     def _shrink(self) -> None:
         """The program of the disjuncts that are still open, after some were closed."""
-        self.end()
+        if self._portfolio is not None:
+            self._portfolio.end()
         if self._descents is not None:
             self._remember(self._descents.best)
         self._portfolio, self._descents = None, None

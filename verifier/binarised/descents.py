@@ -92,6 +92,11 @@ class Descents:
         points = [point for _, point in sorted(firsts, key=lambda entry: -entry[0])]
         return np.array(points, np.int64).reshape(len(points), len(self._counts))
 
+    def kept(self, target: int) -> Integers | None:
+        """One of the points (levels,) kept for a target, at random; None while there is none."""
+        pool = self._pools[target]
+        return pool[int(self._rng.integers(len(pool)))][1].astype(np.int64) if pool else None
+
     def search(self, deadline: Deadline) -> Integers | None:
         """Levels (levels,) that satisfy the program, or None when time is over."""
         while len(self._counts) and self._layers and not deadline.expired:
