@@ -47,9 +47,9 @@ RELAX_SHARE, SPRINT_SHARE = 0.1, 0.05
 TARGET_SHARE, TARGET_SECONDS, TARGET_GROWTH, MOST_ALIVE = 0.95, 1.0, 1.3, 16
 """One disjunct at a time: of the time left, the first budget of each, how it grows, and how many wait for their turn
 without being ended."""
-CLIMB_TURN, NEAR_TURN, NEAR_SECONDS = 0.2, 0.6, 2.0
+CLIMB_TURN, LARGE_CLIMB_TURN, NEAR_TURN, NEAR_SECONDS = 0.2, 1.0, 0.6, 2.0
 """Parts of that budget that the descents and the neighbourhoods get as well; seconds for one of these."""
-CLIMB_SECONDS = 0.3
+CLIMB_SECONDS, LARGE_CLIMB_SECONDS = 0.3, 4.0
 """Of local search before the exact engines start."""
 TURN, PAUSE = 0.15, 1.0
 """Seconds of attack, and of rest between, in which an engine runs on the same core."""
@@ -106,7 +106,8 @@ class BoxWork:
 
     def climb(self, deadline: Deadline) -> None:
         """Descents on the smaller program, from the best points."""
-        self._climb_until(deadline.within(min(CLIMB_SECONDS, 0.05 * deadline.remaining)))
+        seconds = LARGE_CLIMB_SECONDS if self._large else CLIMB_SECONDS
+        self._climb_until(deadline.within(min(seconds, 0.05 * deadline.remaining)))
 
     def patterns(self, deadline: Deadline) -> None:
         """Enumerate the sign patterns of a small first layer."""
@@ -181,7 +182,6 @@ class BoxWork:
             self._state.notes.append("inputs without a quantiser: searched for counterexamples only")
             self._climb_until(deadline)
             return
-        large = sum(len(layer) for layer in reduced.program.layers) > LARGE
         if self._portfolio is None:
             self._portfolio = Portfolio(self._chosen(), reduced.program, self._task, options.threads)
         portfolio = self._portfolio
@@ -194,7 +194,7 @@ class BoxWork:
                     return
             if not portfolio.over and not deadline.expired:
                 portfolio.pause(True)
-                self._climb_until(deadline.within(LARGE_TURN if large else TURN))
+                self._climb_until(deadline.within(LARGE_TURN if self._large else TURN))
                 portfolio.pause(False)
                 self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
         portfolio.pause(True)
@@ -240,7 +240,7 @@ class BoxWork:
                 if end.expired or self._state.witness is not None:
                     return
                 self._one_target(goal, engines, end.within(budget))
-                self._climb_until(end.within(CLIMB_TURN * budget))
+                self._climb_until(end.within((LARGE_CLIMB_TURN if self._large else CLIMB_TURN) * budget))
                 self._search_near(goal, engines, end.within(NEAR_TURN * budget))
                 self._state.progress(Event("targets", open=len(self.open), unit="disjuncts"))
             if self.open and len(self.open) < before:
@@ -311,6 +311,11 @@ class BoxWork:
         if answer.steps is not None and self._worth_checking(answer.steps):
             level = self._proved(level, reduced, whole=True, counter=engine.form, steps=answer.steps)
         return self._conclude(answer, engine.name, level, reduced)
+
+    @property
+    def _large(self) -> bool:
+        program = None if self._reduced is None else self._reduced.program
+        return program is not None and sum(len(layer) for layer in program.layers) > LARGE
 
     def _shrink(self) -> None:
         """The program of the disjuncts that are still open, after some were closed."""
