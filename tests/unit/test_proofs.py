@@ -96,15 +96,28 @@ def dimacs(variables: int, clauses: list[list[int]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def pigeons(solver: str) -> list[tuple[int, list[list[int]], list[str]]]:
+    """4 to 6 pigeons in one hole less, with proofs."""
+    found = []
+    for count in (4, 5, 6):
+        holes = count - 1
+        clauses = [[p * holes + h + 1 for h in range(holes)] for p in range(count)]
+        pairs = [(p, q) for p in range(count) for q in range(p)]
+        clauses += [[-(p * holes + h + 1), -(q * holes + h + 1)] for p, q in pairs for h in range(holes)]
+        with Solver(solver, bootstrap_with=clauses, with_proof=True) as session:
+            assert not session.solve()
+            found.append((count * holes, clauses, session.get_proof()))
+    return found
+
+
 @pytest.mark.parametrize("solver", ["glucose4", "cadical153"])
 def test_a_checker_of_other_people_agrees(solver: str) -> None:
     """Proofs whole, and with steps left out: what is accepted here, it accepts (it knows RAT as well as RUP)."""
     accepted, refused = 0, 0
     rng = np.random.default_rng(0)
-    for program, _ in CASES[:12]:
-        variables, clauses, steps = drat(program, solver)
+    for variables, clauses, steps in [*(drat(program, solver) for program, _ in CASES[:12]), *pigeons(solver)]:
         formula = dratify.parse_dimacs(dimacs(variables, clauses))
-        for left_out in (0, 1, len(steps) // 2):
+        for left_out in (0, 1, len(steps) // 2, len(steps)):
             kept = np.sort(rng.permutation(len(steps))[: len(steps) - left_out])
             shorter = [*(steps[i] for i in kept.tolist()), "0"]
             fine = check_rup(variables, clauses, shorter) == ""
