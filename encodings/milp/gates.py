@@ -24,7 +24,7 @@ def gate_milp(program: Program) -> MilpModel:
     upper[: len(counts)] = counts
     blocks, row_lower, row_upper = [], [], []
     start, before = 0, counts
-    for layer in program.layers:
+    for depth, layer in enumerate(program.layers):
         first = start + len(before)
         weights = layer.weights.astype(np.float64)
         low, high = weights.minimum(0) @ before, weights.maximum(0) @ before
@@ -36,6 +36,14 @@ def gate_milp(program: Program) -> MilpModel:
             blocks.append(_placed(weights, start, diagonal, first, total))
             row_lower.append(side_low)
             row_upper.append(side_high)
+        # What gates imply of each other: a clause of literals is a row, with 1 - bit for a negated one.
+        clauses = program.implications[depth]
+        signs = np.sign(clauses).astype(np.float64).reshape(-1)
+        columns = first + np.abs(clauses).reshape(-1) - 1
+        numbers = np.repeat(np.arange(len(clauses)), 2)
+        blocks.append(sp.csr_array((signs, (numbers, columns)), shape=(len(clauses), total)))
+        row_lower.append(1.0 - (clauses < 0).sum(axis=1))
+        row_upper.append(np.full(len(clauses), np.inf))
         start, before = first, np.ones(len(layer))
     weights = program.asserted.weights.astype(np.float64)
     blocks.append(_placed(weights, start, None, 0, total))

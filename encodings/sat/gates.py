@@ -4,7 +4,8 @@ Levels are in order encoding: variable (i, j) says ``k_i > j``.  The *chain* ``k
 for
 every neighbouring pair: a published encoder stated it from the first to every other bit only, which lets a pixel move
 by 0, 1 or all of its levels and so claims robustness wrongly.  A gate's bit is the output of a counter over the
-literals of its row, a literal once per unit of its weight, negated where the weight is negative.
+literals of its row, a literal once per unit of its weight, negated where the weight is negative.  What gates of a layer
+imply of each other (see ``dominance``) is added as clauses.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def gate_formula(program: Program, counter: str = "modulo") -> GateFormula:
     cnf = Clauses()
     levels = tuple(chain(cnf, int(count)) for count in program.counts)
     bits, before = [], [list(order) for order in levels]
-    for layer in program.layers:
+    for layer, implied in zip(program.layers, program.implications, strict=True):
         made = tuple(row_literal(cnf, layer, i, before, COUNTERS[counter]) for i in range(len(layer)))
+        _imply(cnf, made, implied)
         bits.append(made)
         before = [[literal] for literal in made]
     _assert(cnf, program.asserted, before, COUNTERS[counter])
@@ -57,8 +59,9 @@ def later_formula(program: Program, counter: str = "modulo") -> GateFormula:
     cnf = Clauses()
     first = tuple(cnf.new() for _ in range(len(program.layers[0])))
     bits, before = [first], [[literal] for literal in first]
-    for layer in program.layers[1:]:
+    for layer, implied in zip(program.layers[1:], program.implications[1:], strict=True):
         made = tuple(row_literal(cnf, layer, i, before, COUNTERS[counter]) for i in range(len(layer)))
+        _imply(cnf, made, implied)
         bits.append(made)
         before = [[literal] for literal in made]
     _assert(cnf, program.asserted, before, COUNTERS[counter])
@@ -84,6 +87,12 @@ def row_literal(cnf: Clauses, rows: Rows, index: int, before: Sequence[Sequence[
                 threshold -= weight
             literals += [literal if weight > 0 else -literal] * abs(weight)
     return counter(cnf, literals, threshold)
+
+
+def _imply(cnf: Clauses, bits: Sequence[Literal], implied: Integers) -> None:
+    """What a layer's gates imply of each other: the counters know it, but unit propagation does not see it there."""
+    for clause in implied.tolist():
+        cnf.add([bits[abs(gate) - 1] if gate > 0 else -bits[abs(gate) - 1] for gate in clause])
 
 
 def _assert(cnf: Clauses, rows: Rows, before: Sequence[Sequence[Literal]], counter: Counter) -> None:

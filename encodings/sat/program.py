@@ -10,6 +10,7 @@ The question is whether levels exist for which all asserted rows hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -58,6 +59,14 @@ class Program:
         """(B,), whether all asserted rows hold at levels (B, levels)."""
         before = self.bits(levels)[-1] if self.layers else np.asarray(levels)
         return np.asarray(self.asserted(before).all(axis=1))
+
+    @cached_property
+    def implications(self) -> tuple[Integers, ...]:
+        """Per layer what its gates imply of each other: clauses (n, 2) of signed gates, counted from 1."""
+        from verifier.encodings.sat.dominance import implications
+
+        upper = [self.counts, *(np.ones(len(layer), np.int64) for layer in self.layers)]
+        return tuple(implications(layer, top) for layer, top in zip(self.layers, upper, strict=False))
 
     @property
     def size(self) -> str:

@@ -6,7 +6,8 @@ gate is two constraints, each with the smallest coefficient for its bit that int
     bit = 1  =>  w x >= t            w x + (t - low) (1 - bit) >= t
     bit = 0  =>  w x <= t - 1       -w x + (high - t + 1) bit  >= 1 - t
 
-Solvers that reason with cutting planes add such constraints up; a clause would hide what they can add.
+What gates of a layer imply of each other (see ``dominance``) is added as clauses.  Solvers that reason with cutting
+planes add such constraints up; a clause would hide what they can add.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def gate_constraints(program: Program) -> GateConstraints:
     found = [normal([(1, low), (-1, high)], 0) for order in levels for low, high in itertools.pairwise(order)]
     before: list[tuple[Literal, ...]] = list(levels)
     upper = program.counts
-    for layer in program.layers:
+    for layer, implied in zip(program.layers, program.implications, strict=True):
         bits = tuple(itertools.islice(numbers, len(layer)))
         lowest, highest = layer.weights.minimum(0) @ upper, layer.weights.maximum(0) @ upper
         # Rows that intervals decide need no larger coefficient than 0.
@@ -79,6 +80,9 @@ def gate_constraints(program: Program) -> GateConstraints:
             found.append(normal([*terms, (low - threshold, bit)], low))
             negated = [(-weight, literal) for weight, literal in terms]
             found.append(normal([*negated, (high - threshold + 1, bit)], 1 - threshold))
+        for clause in implied.tolist():
+            literals = tuple(bits[abs(gate) - 1] if gate > 0 else -bits[abs(gate) - 1] for gate in clause)
+            found.append(Constraint((1, 1), literals, 1))
         before, upper = [(bit,) for bit in bits], np.ones(len(bits), np.int64)
     for i in range(len(program.asserted)):
         found.append(normal(*_terms(program.asserted, i, before)))

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 from onnx import TensorProto, helper
 
-from support.binarised_models import Writer
+from support.binarised_models import Writer, constraints
 from verifier.binarised import pipeline
 from verifier.binarised.clusters import ClusterOptions, close_targets, targets_of
 from verifier.binarised.read import load_binarised
@@ -18,6 +18,7 @@ from verifier.deadline import Deadline
 from verifier.encodings.sat.program import Program, Rows
 from verifier.verdict import Verdict
 from verifier.vnnlib.robustness import robustness
+from verifier.vnnlib.spec import Disjunct, Spec
 
 
 def local_program(seed: int) -> Program:
@@ -82,6 +83,59 @@ def real_network(seed: int) -> bytes:
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     return bytes(made.SerializeToString())
+
+
+def tiny_real_network(rng: np.random.Generator) -> bytes:
+    """Two real inputs, thresholds between integers and on them, biases; three scores of few bits."""
+    w = Writer()
+    wide = int(rng.integers(2, 5))
+    weights = rng.choice((-2, -1, 1, 2, 3), (2, wide))
+    bias = w.constant(rng.choice((0.0, 0.5, -1.25, 3.0), wide))
+    sums = (
+        w.add("Gemm", "x", w.constant(weights), bias)
+        if rng.random() < 0.5
+        else w.add("MatMul", "x", w.constant(weights))
+    )
+    step = rng.choice(("Greater", "LessOrEqual", "GreaterOrEqual"))
+    value = w.add("Cast", w.add(str(step), sums, w.constant(rng.integers(-4, 8, wide) / 2)), to=TensorProto.FLOAT)
+    if step == "LessOrEqual":
+        value = w.add("Neg", value)
+    value = w.add("MatMul", value, w.constant(rng.choice((-1, 1), (wide, 3))))
+    value = w.add("Cast", w.add("Greater", value, w.constant(rng.integers(-2, 3, 3) + 0.5)), to=TensorProto.FLOAT)
+    return w.model(2, w.add("MatMul", value, w.constant(rng.choice((-1, 1), (3, 3)))), 3)
+
+
+def test_what_holds_between_integer_pixels_only_is_not_denied(tmp_path: Path) -> None:
+    """A threshold of 0.5, or "more than 0", is reached where no integer pixel reaches it."""
+    path = tmp_path / "real.onnx"
+    between, unsat = 0, 0
+    offsets = np.array([0.0, 1e-6, 0.25, 0.5, 0.75, 1 - 1e-6])
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        path.write_bytes(tiny_real_network(rng))
+        model, reason = load_binarised(path)
+        if model is None:
+            assert "constant" in reason or "rising" in reason, reason
+            continue
+        lower = rng.integers(-1, 2, 2).astype(np.float64)
+        upper = lower + rng.integers(1, 3, 2)
+        inner = (offsets[:, None] + np.arange(3)).ravel()
+        axes = [np.unique(np.clip(low + inner, low, high)) for low, high in zip(lower, upper, strict=True)]
+        points = np.array(list(itertools.product(*axes))).astype(np.float32).astype(np.float64)
+        label = int(model.replay.run(lower).argmax())
+        rows = np.zeros((1, 3))
+        rows[0, label], rows[0, (label + 1) % 3] = 1.0, -1.0
+        spec = Spec(2, 3, (Disjunct(lower, upper, constraints(2, rows, np.full(1, -0.5), np.zeros(1, bool))),))
+        outputs = model.replay.run_batch(points)
+        holds = np.array([spec.holds_exactly(x, y) for x, y in zip(points, outputs, strict=True)])
+        if holds[np.all(points == np.rint(points), axis=1)].any():
+            continue  # the attack finds these
+        result = pipeline.solve(pipeline.prepare(model, spec), Deadline.after(0.3))
+        assert not (holds.any() and result.verdict is Verdict.UNSAT), f"seed {seed}: {result}"
+        between += holds.any()
+        unsat += result.verdict is Verdict.UNSAT
+    assert between > 1
+    assert unsat > 10
 
 
 def test_real_inputs_never_contradict_samples(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_every_engine_decides_alone(folder: Path, engine: str) -> None:
     code, out, _ = run(folder / "bnn.onnx", folder / "unsat.vnnlib", "--engine", engine, "--timeout", 60)
     assert (code, out.splitlines()[0]) == (0, "unsat")
     rigorous = engine in ("auto", "patterns", "lazy")
-    assert f"evidence: {'rigorous' if rigorous else 'solver'}" in out
+    assert f"evidence: {'rigorous' if rigorous else 'proof' if engine == 'exact' else 'solver'}" in out
 
 
 @pytest.mark.parametrize("engine", ["auto", "lazy", "glucose", "cadical", pytest.param("exact", marks=EXACT)])

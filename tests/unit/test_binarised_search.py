@@ -9,7 +9,7 @@ from fuzz.gates import random_program, satisfiable
 from verifier.binarised.descents import Descents
 from verifier.binarised.portfolio import Portfolio
 from verifier.deadline import Deadline
-from verifier.solve.gate_engines import ENGINES, Task
+from verifier.solve.gate_engines import ENGINES, GateEngine, Task
 
 ENGINE_NAMES = [name for name in ("cp-sat", "exact", "highs") if ENGINES[name].available]
 
@@ -56,3 +56,30 @@ def test_a_paused_engine_does_nothing_until_it_goes_on() -> None:
         while not answers and not deadline.expired:
             answers = [answer.sat for _, answer in portfolio.poll(deadline.within(0.5))]
         assert answers == [satisfiable(program)]
+
+
+def test_the_first_engine_gets_the_longest_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two engines that never answer, a clock that jumps: who runs for how long."""
+    now = [0.0]
+    monkeypatch.setattr("verifier.binarised.portfolio.time.monotonic", lambda: now[0])
+
+    class Endless:
+        def __init__(self, engine: GateEngine, *_: object) -> None:
+            self.engine, self.paused = engine, False
+
+        def poll(self, seconds: float) -> None:
+            now[0] += 0.1
+            spent[self.engine.name] += 0.1
+
+        def pause(self, paused: bool) -> None:
+            self.paused = paused
+
+        def end(self) -> None:
+            pass
+
+    monkeypatch.setattr("verifier.binarised.portfolio.Run", Endless)
+    spent = {"highs": 0.0, "glucose": 0.0}
+    with Portfolio([ENGINES["highs"], ENGINES["glucose"]], random_program(0), lambda: Task(60.0)) as portfolio:
+        for _ in range(2000):
+            assert list(portfolio.poll(Deadline.never())) == []
+    assert 2.0 < spent["highs"] / spent["glucose"] < 4.0

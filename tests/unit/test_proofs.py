@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+import subprocess
 from pathlib import Path
 
+import dratify
 import numpy as np
 import pytest
 from pysat.solvers import Solver
@@ -86,6 +89,54 @@ def drat(program: Program, solver: str) -> tuple[int, list[list[int]], list[str]
 def test_solver_proofs_are_accepted(solver: str) -> None:
     for program, _ in CASES[:12]:
         assert check_rup(*drat(program, solver)) == ""
+
+
+def dimacs(variables: int, clauses: list[list[int]]) -> str:
+    lines = [f"p cnf {variables} {len(clauses)}", *(" ".join(map(str, [*clause, 0])) for clause in clauses)]
+    return "\n".join(lines) + "\n"
+
+
+def pigeons(solver: str) -> list[tuple[int, list[list[int]], list[str]]]:
+    """4 to 6 pigeons in one hole less, with proofs."""
+    found = []
+    for count in (4, 5, 6):
+        holes = count - 1
+        clauses = [[p * holes + h + 1 for h in range(holes)] for p in range(count)]
+        pairs = [(p, q) for p in range(count) for q in range(p)]
+        clauses += [[-(p * holes + h + 1), -(q * holes + h + 1)] for p, q in pairs for h in range(holes)]
+        with Solver(solver, bootstrap_with=clauses, with_proof=True) as session:
+            assert not session.solve()
+            found.append((count * holes, clauses, session.get_proof()))
+    return found
+
+
+@pytest.mark.parametrize("solver", ["glucose4", "cadical153"])
+def test_a_checker_of_other_people_agrees(solver: str) -> None:
+    """Proofs whole, and with steps left out: what is accepted here, it accepts (it knows RAT as well as RUP)."""
+    accepted, refused = 0, 0
+    rng = np.random.default_rng(0)
+    for variables, clauses, steps in [*(drat(program, solver) for program, _ in CASES[:12]), *pigeons(solver)]:
+        formula = dratify.parse_dimacs(dimacs(variables, clauses))
+        for left_out in (0, 1, len(steps) // 2, len(steps)):
+            kept = np.sort(rng.permutation(len(steps))[: len(steps) - left_out])
+            shorter = [*(steps[i] for i in kept.tolist()), "0"]
+            fine = check_rup(variables, clauses, shorter) == ""
+            other = dratify.check_proof(formula, "\n".join(shorter) + "\n").ok
+            assert other or not fine
+            accepted, refused = accepted + (fine and other), refused + (not fine and not other)
+    assert accepted >= 12
+    assert refused > 3
+
+
+@pytest.mark.skipif(shutil.which("drat-trim") is None, reason="drat-trim is not installed; dratify is asked above")
+@pytest.mark.parametrize("solver", ["glucose4", "cadical153"])
+def test_drat_trim_agrees(solver: str, tmp_path: Path) -> None:
+    for program, _ in CASES[:12]:
+        variables, clauses, steps = drat(program, solver)
+        (tmp_path / "f.cnf").write_text(dimacs(variables, clauses))
+        (tmp_path / "f.drat").write_text("\n".join(steps) + "\n")
+        command = ["drat-trim", str(tmp_path / "f.cnf"), str(tmp_path / "f.drat")]
+        assert "s VERIFIED" in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 PIGEONS = [[1, 2], [3, 4], [5, 6], [-1, -3], [-1, -5], [-3, -5], [-2, -4], [-2, -6], [-4, -6]]

@@ -28,6 +28,7 @@ MONOTONE = frozenset(
 """Monotone in each of their inputs while the others are constant.  Div and Where are, in one input (see below)."""
 FIRST_ONLY = frozenset(("Div", "Where", "BatchNormalization", "Clip"))
 """Only their first input may depend on the network's input."""
+STEPS = frozenset(("Sign", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Round", "Floor", "Ceil"))
 MOVEMENT = frozenset(("Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Gather"))
 _IR_VERSION = 8
 _ELEMENTS = {"float32": TensorProto.FLOAT, "float64": TensorProto.DOUBLE}
@@ -95,7 +96,7 @@ def _operands(node: NodeProto) -> Sequence[str]:
 def exact_offsets(nodes: Sequence[NodeProto], constants: dict[str, AnyArray]) -> bool:
     """Whether the chain only adds multiples of 1/8 before its first step: then no order of summation rounds."""
     for node in nodes:
-        if node.op_type in ("Sign", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Round", "Floor", "Ceil"):
+        if node.op_type in STEPS:
             return all(_eighths(constants[name]) for name in node.input if name in constants)
         if node.op_type in MOVEMENT or node.op_type in ("Identity", "Neg", "Dropout"):
             continue
@@ -104,6 +105,23 @@ def exact_offsets(nodes: Sequence[NodeProto], constants: dict[str, AnyArray]) ->
         if not all(_eighths(constants[name]) for name in node.input if name in constants):
             return False
     return True
+
+
+def added_before_step(nodes: Sequence[NodeProto], constants: dict[str, AnyArray]) -> float | None:
+    """The largest sum of absolute values that the chain adds before its first step; None where it does more."""
+    total = 0.0
+    for node in nodes:
+        if node.op_type in STEPS:
+            return total + _largest(node, constants)
+        if node.op_type in ("Add", "Sub"):
+            total += _largest(node, constants)
+        elif node.op_type not in MOVEMENT and node.op_type not in ("Identity", "Neg", "Dropout"):
+            return None
+    return total
+
+
+def _largest(node: NodeProto, constants: dict[str, AnyArray]) -> float:
+    return sum(float(np.max(np.abs(constants[name]), initial=0.0)) for name in node.input if name in constants)
 
 
 def _eighths(array: AnyArray) -> bool:

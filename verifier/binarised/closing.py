@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from verifier.binarised.chain import AnyArray, Chain, exact_offsets
+from verifier.binarised.chain import AnyArray, Chain, added_before_step, exact_offsets
 from verifier.binarised.network import Gates, RealGates
 from verifier.binarised.steps import TooManyStepsError, floats, ordinals, steps
 
@@ -119,7 +119,7 @@ def closed_sums(
     flat = index.reshape(-1)
     weights, offset = sp.csr_array(base.weights[flat]), base.offset[flat]
     if base.real:
-        return _closed_real(base, index, weights, chain)
+        return _closed_real(base, index, weights, chain, added_before_step(nodes, constants))
     if np.any(weights.data != np.rint(weights.data)) or np.any(offset != np.rint(offset)):
         raise UnrecognisedError("a layer before a step has weights that are no integers")
     widths = np.asarray(abs(weights).sum(axis=1)).reshape(-1).astype(np.float64)
@@ -227,8 +227,14 @@ def _distinct(weights: sp.csr_array, thresholds: Integers) -> tuple[Gates, Integ
     return Gates(sp.csr_array(weights[kept]), thresholds[kept]), source
 
 
-def _closed_real(base: Sums, index: Integers, weights: sp.csr_array, chain: Chain) -> tuple[Closed, RealGates]:
-    """Gates on real inputs: the thresholds are float32 numbers."""
+def _closed_real(
+    base: Sums, index: Integers, weights: sp.csr_array, chain: Chain, shift: float | None
+) -> tuple[Closed, RealGates]:
+    """Gates on real inputs: the thresholds are float32 numbers.  shift: as in ``RealGates``, None where unknown."""
+    if np.any(weights.data != np.rint(weights.data)):
+        raise UnrecognisedError("a first layer on real inputs has weights that are no integers")
+    if shift is None:
+        raise UnrecognisedError("a first layer on real inputs is scaled before its step")
     size = len(weights.indptr) - 1
     limit = np.full(size, ordinals(np.array([1e30], np.float32))[0])
     try:
@@ -239,7 +245,7 @@ def _closed_real(base: Sums, index: Integers, weights: sp.csr_array, chain: Chai
         raise UnrecognisedError("a first layer on real inputs whose activation has not two values, rising")
     gains = values[0] - first
     made = sp.csr_array(sp.diags_array(gains))
-    gates = RealGates(weights, floats(places[0]).astype(np.float64))
+    gates = RealGates(weights, floats(places[0]).astype(np.float64), shift)
     return Closed(base.name, index.shape, made, first), gates
 
 

@@ -7,6 +7,7 @@ program that presolve leaves, and with what its first wave does not need:
   another one for every row of a batch, because no single width serves all networks.
 * The best points of every target are kept; nine starts in ten are such a point with a part of its levels drawn
   anew: a large-neighbourhood search whose neighbourhoods are searched by gradients.
+* Points found elsewhere, where a relaxation is best or a solver's proposal was nearly reached, are starts as well.
 * Targets are drawn by how near they have come.
 * Between waves, moves of one or two levels from a kept point.  Their score adds to the exact slack how firmly the last
   layer's gates stand, which tells plateau points apart.
@@ -16,6 +17,7 @@ All slacks are exact (sums of integers below 2**24 in float32).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +78,12 @@ class Descents:
         self._row_target = np.arange(len(asserted)) if self._alternatives else np.zeros(len(asserted), np.int64)
         self.targets = int(self._row_target.max(initial=0)) + 1
         self._pools: list[list[tuple[float, Singles]]] = [[] for _ in range(self.targets)]
+        self._seeds: list[Singles] = []
         self.evaluations = 0
+
+    def seed(self, points: Sequence[Integers]) -> None:
+        """Levels (levels,) found elsewhere, where the next descents begin."""
+        self._seeds += [np.clip(point, 0, self._counts).astype(np.float32) for point in points]
 
     @property
     def best(self) -> Integers:
@@ -84,6 +91,11 @@ class Descents:
         firsts = [pool[0] for pool in self._pools if pool]
         points = [point for _, point in sorted(firsts, key=lambda entry: -entry[0])]
         return np.array(points, np.int64).reshape(len(points), len(self._counts))
+
+    def kept(self, target: int) -> Integers | None:
+        """One of the points (levels,) kept for a target, at random; None while there is none."""
+        pool = self._pools[target]
+        return pool[int(self._rng.integers(len(pool)))][1].astype(np.int64) if pool else None
 
     def search(self, deadline: Deadline) -> Integers | None:
         """Levels (levels,) that satisfy the program, or None when time is over."""
@@ -101,6 +113,9 @@ class Descents:
         targets = self._drawn() if begun else np.repeat(np.arange(self.targets), 8)
         size = len(targets)
         u = self._starts(targets, begun)
+        if begun:
+            # Not before: the first wave fills every target's pool.
+            self._enter_seeds(u, targets)
         width, floor = self._range(options.width, size), self._range(options.floor, size)
         momentum = self._range(options.momentum, size)
         first, last = self._range(options.first_step, size), self._range(options.last_step, size)
@@ -144,6 +159,19 @@ class Descents:
         part = np.where(rng.random(len(targets)) < options.fresh, 1.0, options.redrawn * rng.random(len(targets)))
         kept = np.stack([self._pools[t][int(rng.integers(len(self._pools[t])))][1] for t in targets.tolist()])
         return np.where(rng.random(u.shape) < part[:, None], u, kept).astype(np.float32)
+
+    def _enter_seeds(self, u: Singles, targets: Integers) -> None:
+        """Put points found elsewhere in the place of starts (B, levels), each for the target nearest to it."""
+        seeds, self._seeds = self._seeds[: len(u)], self._seeds[len(u) :]
+        if not seeds:
+            return
+        u[: len(seeds)] = np.stack(seeds)
+        bits, _ = self._forward(u[: len(seeds)])
+        slack = bits @ self._rows.T - self._needed
+        reached = np.full((len(seeds), self.targets), np.inf, np.float32)
+        for row, target in enumerate(self._row_target.tolist()):
+            reached[:, target] = np.minimum(reached[:, target], slack[:, row])
+        targets[: len(seeds)] = reached.argmax(axis=1)
 
     def _range(self, ends: tuple[float, float], size: int) -> Singles:
         """(size, 1), evenly in the logarithm."""

@@ -97,6 +97,12 @@ class Falsifier:
         bits, _ = self._forward(k)
         return self._hits(k, bits[-1] @ self._goal_weights.T - self._goal_thresholds)
 
+    def best_point(self, goal: int) -> Integers:
+        """k (levels,) of the best point seen for a goal."""
+        k = np.zeros(self._size, np.int64)
+        k[self._free] = self._best_points[goal].astype(np.int64)
+        return k
+
     def _starts(self, count: int, middle: bool) -> Singles:
         shape = (count, len(self._free))
         u = self._rng.random(shape, dtype=np.float32) * self._counts

@@ -45,6 +45,9 @@ class Goal:
     weights: sp.csr_array
     thresholds: Integers
     exact: bool
+    unit: float
+    """What a slack of 1 is in the outputs: the margin of a point with slack s is between -unit (s + 1) and -unit s.
+    0 where the rows have no unit in common."""
 
 
 class GoalMaker:
@@ -65,7 +68,7 @@ class GoalMaker:
 
     def _goal(self, disjunct: Disjunct, source: str) -> Goal:
         rows = disjunct.constraints
-        weights, thresholds, exact = [], [], True
+        weights, thresholds, units, exact = [], [], set(), True
         for i in range(len(rows)):
             bound = float(rows.bounds[i])
             if rows.mentions_inputs:
@@ -73,26 +76,38 @@ class GoalMaker:
                 bound -= float(np.sum(np.minimum(part * disjunct.lower, part * disjunct.upper)))
                 bound += SLACK * float(np.abs(part) @ np.maximum(np.abs(disjunct.lower), np.abs(disjunct.upper)))
                 exact = exact and not np.any(part)
-            row, threshold, decides = self._row(rows.outputs[i], bound, bool(rows.strict[i]), source)
+            row, threshold, decides, unit = self._row(rows.outputs[i], bound, bool(rows.strict[i]), source)
             weights.append(row)
             thresholds.append(threshold)
+            units.add(0.0 if rows.mentions_inputs and np.any(rows.inputs[i]) else unit)
             exact &= decides
         stacked = np.stack(weights) if weights else np.zeros((0, self._dense.shape[1]), np.int64)
-        return Goal(sp.csr_array(stacked), np.array(thresholds, np.int64), exact)
+        unit = units.pop() if len(units) == 1 else 0.0
+        return Goal(sp.csr_array(stacked), np.array(thresholds, np.int64), exact, unit)
 
-    def _row(self, coefficients: Floats, bound: float, strict: bool, source: str) -> tuple[Integers, int, bool]:
+    def _row(self, coefficients: Floats, bound: float, strict: bool, source: str) -> tuple[Integers, int, bool, float]:
+        """Weights, threshold, whether they decide, and the unit."""
         named = np.flatnonzero(coefficients)
         comparison = len(named) == 2 and bound == 0 and coefficients[named].sum() == 0
         if comparison:
             less, more = named if coefficients[named[0]] > 0 else named[::-1]
             if self._outputs.softmax or (self._table is not None and self._outputs.exact):
-                return self._compare(int(less), int(more), strict)
+                return *self._compare(int(less), int(more), strict), self._unit(int(less), int(more))
         if self._outputs.softmax:
             raise SpecError(
                 "behind a Softmax only comparisons of two outputs are decided; state the property as Y_i <= Y_j",
                 source or None,
             )
-        return self._linear(coefficients, bound)
+        whole = self._outputs.chain is None and self._outputs.exact and bool(np.all(self._outputs.offset % 1 == 0))
+        unit = 1.0 if whole and np.all(coefficients % 1 == 0) and not np.any(np.abs(coefficients) >= 2**10) else 0.0
+        return *self._linear(coefficients, bound), unit
+
+    def _unit(self, less: int, more: int) -> float:
+        """Of a comparison: the slope that both outputs have."""
+        if self._outputs.softmax:
+            return 0.0
+        slope = self._affine[0]
+        return float(slope[more]) if np.isclose(slope[less], slope[more], rtol=1e-5, atol=0) else 0.0
 
     def _compare(self, less: int, more: int, strict: bool) -> tuple[Integers, int, bool]:
         """``y_less <= y_more``, or ``<`` where strict."""

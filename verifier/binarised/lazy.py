@@ -12,6 +12,7 @@ One proposal teaches several conflicts: after each, its first gate is let go and
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -24,13 +25,15 @@ from verifier.encodings.sat.gates import GateFormula, later_formula
 from verifier.encodings.sat.program import Program
 from verifier.errors import OptionError, SolverError
 from verifier.progress import Event, Progress, silent
-from verifier.proofs.conflict import Conflict
+from verifier.proofs.conflict import Conflict, pair_conflicts
 from verifier.solve import cnf_run
 from verifier.solve.gate_engines import GateAnswer
 from verifier.solve.worker import Worker
 
 Integers = NDArray[np.int64]
 
+KEPT = 32
+"""Points that are remembered."""
 LOOK = 0.5
 """Seconds between looks at the clock while a process works."""
 
@@ -54,6 +57,7 @@ class LazyOptions:
 class LazyOutcome:
     """answer, and for a rigorous "no" what a proof needs: the CNF and the conflicts added to it.
 
+    points: real levels that the last proposals came to, rounded: near misses.
     rigorous: a "no" rests on checked conflicts, the CNF and the solver's clause learning alone.
     """
 
@@ -61,6 +65,7 @@ class LazyOutcome:
     rigorous: bool
     formula: GateFormula
     conflicts: tuple[Conflict, ...]
+    points: tuple[Integers, ...] = ()
 
 
 def lazy_available() -> bool:
@@ -91,11 +96,10 @@ def search_lazily(
     options: LazyOptions | None = None,
     progress: Progress = silent,
     hint: Integers | None = None,
-    known: list[Conflict] | None = None,
 ) -> LazyOutcome:
     """Decide the program.
 
-    hint: levels whose pattern is proposed first.  known: conflicts found elsewhere.
+    hint: levels whose pattern is proposed first.
     """
     if not lazy_available():
         raise OptionError(
@@ -107,11 +111,12 @@ def search_lazily(
     formula = later_formula(program, options.counter)
     first = program.layers[0]
     reach = Reach(first, program.counts)
-    conflicts = list(known or [])
+    conflicts = pair_conflicts(program)
+    points: deque[Integers] = deque(maxlen=KEPT)
     rigorous = True
 
     def done(answer: GateAnswer) -> LazyOutcome:
-        return LazyOutcome(answer, rigorous, formula, tuple(conflicts))
+        return LazyOutcome(answer, rigorous, formula, tuple(conflicts), tuple(points))
 
     start = np.zeros(len(program.counts), np.int64) if hint is None else hint
     phases = first(start[None])[0]
@@ -134,12 +139,14 @@ def search_lazily(
                 return done(GateAnswer(False))
             model = solver.get_model()
             pattern = {gate: model[gate] > 0 for gate in range(len(first))}
-            lessons = _lessons(reach, pattern, options.lessons, deadline)
+            lessons, levels = _lessons(reach, pattern, options.lessons, deadline)
+            if levels is not None:
+                points.append(np.rint(levels).astype(np.int64))
             if not lessons:
                 bits = np.array([pattern[gate] for gate in range(len(first))])
-                levels, decided = integer_levels(first, program.counts, bits, deadline)
-                if levels is not None and program.holds(levels[None])[0]:
-                    return done(GateAnswer(True, levels))
+                found_levels, decided = integer_levels(first, program.counts, bits, deadline)
+                if found_levels is not None and program.holds(found_levels[None])[0]:
+                    return done(GateAnswer(True, found_levels))
                 if not decided:
                     return done(GateAnswer(None, None, "time"))
                 rigorous = False
@@ -150,15 +157,17 @@ def search_lazily(
             progress(Event("lazy", open=len(conflicts), unit="conflicts"))
 
 
-def _lessons(reach: Reach, pattern: dict[int, bool], most: int, deadline: Deadline) -> list[Conflict]:
-    """Conflicts within the pattern, each without some gate of those before."""
+def _lessons(
+    reach: Reach, pattern: dict[int, bool], most: int, deadline: Deadline
+) -> tuple[list[Conflict], NDArray[np.float64] | None]:
+    """Conflicts within the pattern, each without some gate of those before; real levels that reach what is left."""
     left = dict(pattern)
     lessons: list[Conflict] = []
     while len(lessons) < most and left and not (lessons and deadline.expired):
         answer = reach.ask(left)
         if not isinstance(answer, Conflict):
-            break
+            return lessons, answer
         lessons.append(answer)
         strongest = int(answer.gates[answer.multipliers.argmax()])
         del left[strongest]
-    return lessons
+    return lessons, None

@@ -68,6 +68,8 @@ class Lattice:
     """Whether the box goes beyond its outermost lattice points, by less than 1."""
     rounding: float
     """By how much onnxruntime's sums of the first layer may differ from the real ones."""
+    gap: float
+    """By how much an integer threshold may be above the real one: between them only points off the lattice differ."""
 
     @property
     def gain(self) -> Integers:
@@ -88,7 +90,7 @@ class Lattice:
         return self.values(k).astype(np.float64)
 
 
-def lattice(lower: Floats, upper: Floats, rounding: float, source: str = "") -> Lattice:
+def lattice(lower: Floats, upper: Floats, rounding: float, gap: float, source: str = "") -> Lattice:
     """The integer points of the box.  Raises SpecError where an input has no integer in the box."""
     base, last = np.ceil(lower).astype(np.int64), np.floor(upper).astype(np.int64)
     if np.any(last < base):
@@ -97,7 +99,7 @@ def lattice(lower: Floats, upper: Floats, rounding: float, source: str = "") -> 
             "only boxes around integer pixels are searched",
             source or None,
         )
-    return Lattice(base, last - base, bool(np.any(base != lower) or np.any(last != upper)), rounding)
+    return Lattice(base, last - base, bool(np.any(base != lower) or np.any(last != upper)), rounding, gap)
 
 
 class LevelFinder:

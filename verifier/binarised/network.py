@@ -48,6 +48,7 @@ class Elementwise(Protocol):
         ...
 
 
+UNIT = 2.0**-24
 DENSE_LIMIT = 2**25
 """Weights up to this many entries are also kept dense."""
 
@@ -174,11 +175,20 @@ class Outputs:
 class RealGates:
     """A first layer that reads real inputs: bit_j = [weights[j] @ x >= thresholds[j]], in float32 up to ``errors``.
 
-    weights: (gates, n_inputs) float64.  thresholds: (gates,), exact float32 values.
+    weights: (gates, n_inputs) float64, integers.  thresholds: (gates,), exact float32 values.
+    shift: the largest sum of absolute values that the model adds to a sum before its step, as a bias.
     """
 
     weights: sp.csr_array
     thresholds: Floats
+    shift: float
+
+    def rounding(self, size: Floats) -> float:
+        """By how much a sum, its bias and the comparison with a threshold may be off for inputs up to size
+        (n_inputs,) in absolute value, whatever the order of summation."""
+        terms = np.diff(self.weights.indptr) + 3
+        reach = abs(self.weights) @ size + self.shift + np.abs(self.thresholds)
+        return float(np.max(terms * UNIT * reach, initial=0.0))
 
 
 @dataclass(frozen=True, eq=False)

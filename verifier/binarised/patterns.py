@@ -26,7 +26,7 @@ from verifier.binarised.reach import Reach, integer_levels
 from verifier.deadline import Deadline
 from verifier.encodings.sat.program import Program
 from verifier.progress import Event, Progress, silent
-from verifier.proofs.conflict import Conflict
+from verifier.proofs.conflict import Conflict, pair_conflicts
 from verifier.solve.gate_engines import GateAnswer
 
 Integers = NDArray[np.int64]
@@ -93,6 +93,8 @@ class _Search:
         self._rng = np.random.default_rng(0)
         self._conflicts: list[tuple[int, int]] = []
         self._lessons: list[Conflict] = []
+        for conflict in pair_conflicts(program):
+            self._enter(conflict)
         self._rigorous = True
         self._seen = 0.0
         count = len(self._first)
@@ -156,11 +158,14 @@ class _Search:
         answer = self._reach.ask(pattern)
         if not isinstance(answer, Conflict):
             return False
-        mask = sum(1 << int(gate) for gate in answer.gates)
-        value = sum(1 << int(gate) for gate, bit in zip(answer.gates, answer.bits, strict=True) if bit)
-        self._conflicts.append((mask, value))
-        self._lessons.append(answer)
+        self._enter(answer)
         return True
+
+    def _enter(self, conflict: Conflict) -> None:
+        mask = sum(1 << int(gate) for gate in conflict.gates)
+        value = sum(1 << int(gate) for gate, bit in zip(conflict.gates, conflict.bits, strict=True) if bit)
+        self._conflicts.append((mask, value))
+        self._lessons.append(conflict)
 
     def _tabulate(self, pattern: dict[int, bool]) -> None:
         """All patterns of the tail with this head."""

@@ -4,9 +4,12 @@
     presolve    exact interval reasoning closes disjuncts and makes the program small
     patterns    few open gates in the first layer: their reachable sign patterns are enumerated, rigorously
     climb       descents on the presolved program, from the best points so far
+    relax       the linear relaxation bounds every disjunct, rigorously, and closes some
+    sprint      where Exact is installed, the engines' first turns: it mostly needs no more
     clusters    second layers that read few bits at a time: tabulated shares bound every disjunct, rigorously
     lazy        clause learning on the later layers, linear programs for the first, rigorously
-    engines     CP-SAT, Exact, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
+    targets     the first engine on one disjunct at a time, whose program is smaller, with growing budgets
+    engines     Exact, CP-SAT, CNF solvers and HiGHS in processes that can be ended, in turns with the attack
 
 A query is a conjunction of nothing: every box is a question of its own, and each stage sees only the disjuncts that are
 still open.
@@ -15,115 +18,20 @@ still open.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
-from verifier.binarised.clusters import close_targets, targets_of
-from verifier.binarised.descents import Descents
-from verifier.binarised.falsify import Falsifier, FalsifyOptions
-from verifier.binarised.lazy import LazyOptions, lazy_available, refutation, search_lazily
-from verifier.binarised.levels import Lattice
-from verifier.binarised.patterns import PatternOptions, few_enough, search_patterns
-from verifier.binarised.portfolio import Portfolio
-from verifier.binarised.presolve import Reduced, presolve
-from verifier.binarised.query import Box, Query, prepare
+from verifier.binarised.box_work import BoxWork
+from verifier.binarised.query import Query, prepare
+from verifier.binarised.state import Options, State, conclusion
 from verifier.deadline import Deadline
-from verifier.errors import SoundnessError
-from verifier.options import Trust
-from verifier.progress import Event, Progress, silent
-from verifier.proofs.file import ProofFile, Section, check_section, fingerprint
-from verifier.solve.gate_engines import ENGINES, GateAnswer, GateEngine, Task, gate_engine
-from verifier.verdict import DisjunctBounds, Evidence, EvidenceLevel, Result, Statistics, Verdict, Witness
+from verifier.progress import Progress, silent
+from verifier.verdict import DisjunctBounds, Result, Verdict
 
 __all__ = ["Options", "Query", "prepare", "solve"]
 
-Integers = NDArray[np.int64]
-
-AUTO = ("cp-sat", "exact", "highs")
-"""The engines of ``auto``, in the order in which they are started."""
-AUTO_PROOF = ("exact", "cadical", "glucose")
-"""Those that write proofs, for the same order when one is asked for."""
-EXTRA = ("exact",)
-"""Used where they are installed, and not missed where they are not."""
-OWN = ("patterns", "lazy")
-CLUSTER_SHARE = 0.4
-"""Of the time left."""
-RIGOROUS = EvidenceLevel.RIGOROUS
-LAZY_SHARE, LAZY_GATES = 0.1, 200
-"""Of the time left, for lazy clause learning in ``auto``, where the later layers have no more open gates than this."""
-CLIMB_SECONDS = 0.3
-"""Of local search before the exact engines start."""
-TURN, PAUSE = 0.15, 1.0
-"""Seconds of attack, and of rest between, in which an engine runs on the same core."""
-LARGE, LARGE_TURN = 300, 4.0
-"""Gates of a program from which on attacks decide more than engines do, and their turn there."""
 GRACE = 0.2
 """Seconds kept back for ending processes and reporting."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """engine: "auto", "patterns", "lazy", or the name of one in ``verifier.solve.gate_engines``: the only exact one
-    used.
-
-    threads: engines that may run side by side.  seed: makes a run repeatable up to the time that engines take.
-    keep_proof: called with the checked proof of an ``unsat``; where it is set, engines that prove go first.
-    """
-
-    engine: str = "auto"
-    threads: int = 1
-    seed: int = 0
-    trust: Trust = Trust.SOLVER
-    falsify: FalsifyOptions = field(default_factory=FalsifyOptions)
-    patterns: PatternOptions = field(default_factory=PatternOptions)
-    lazy: LazyOptions = field(default_factory=LazyOptions)
-    keep_proof: Callable[[ProofFile], None] | None = None
-
-    def __post_init__(self) -> None:
-        if self.engine not in ("auto", *OWN):
-            gate_engine(self.engine)
-
-
-@dataclass(eq=False)
-class State:
-    """What is known so far; one entry of ``bounds`` per disjunct of the property."""
-
-    query: Query
-    deadline: Deadline
-    options: Options
-    progress: Progress
-    bounds: list[DisjunctBounds]
-    witness: Witness | None = None
-    stages: dict[str, float] = field(default_factory=dict)
-    counts: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    sections: dict[int, Section] = field(default_factory=dict)
-    interrupted: bool = False
-
-    @property
-    def open(self) -> list[int]:
-        return [i for i, bound in enumerate(self.bounds) if bound.level is None]
-
-    @property
-    def decided(self) -> bool:
-        return self.witness is not None or not self.open
-
-    def close(self, positions: tuple[int, ...], method: str, level: EvidenceLevel) -> None:
-        for position in positions:
-            if self.bounds[position].level is None:
-                self.bounds[position] = replace(self.bounds[position], closed_by=method, level=level)
-
-    def timed(self, stage: str, action: Callable[[], None]) -> None:
-        begun = time.monotonic()
-        self.progress(Event(stage, open=len(self.open), unit="disjuncts"))
-        try:
-            action()
-        finally:
-            self.stages[stage] = self.stages.get(stage, 0.0) + time.monotonic() - begun
 
 
 def solve(
@@ -143,15 +51,19 @@ def solve(
     state = State(query, deadline.within(max(0.0, deadline.remaining - GRACE)), options, progress, [])
     state.bounds = [DisjunctBounds() for _ in query.spec.disjuncts]
     started = time.monotonic()
+    works: list[BoxWork] = []
     try:
-        works = [BoxWork(state, number, box) for number, box in enumerate(query.boxes)]
+        works += [BoxWork(state, number, box) for number, box in enumerate(query.boxes)]
         stages = (
             BoxWork.attack,
             BoxWork.presolve,
             BoxWork.patterns,
             BoxWork.climb,
+            BoxWork.relax,
+            BoxWork.sprint,
             BoxWork.clusters,
             BoxWork.lazy,
+            BoxWork.targets,
             BoxWork.engines,
         )
         for stage in (BoxWork.attack, BoxWork.presolve, BoxWork.climb) if attack_only else stages:
@@ -161,7 +73,10 @@ def solve(
                     state.timed(stage.__name__, lambda w=work, s=stage, d=share: s(w, d))  # type: ignore[misc]
     except KeyboardInterrupt:
         state.interrupted = True
-    return _result(state, time.monotonic() - started)
+    finally:
+        for work in works:
+            work.end()
+    return conclusion(state, time.monotonic() - started)
 
 
 def solve_all(
@@ -185,250 +100,3 @@ def solve_all(
         result = solve(query, deadline, options, progress)
         result = replace(result, statistics=replace(result.statistics, seconds=time.monotonic() - begun))
     return result, query
-
-
-class BoxWork:
-    """One box on its way through the stages."""
-
-    def __init__(self, state: State, number: int, box: Box) -> None:
-        self._state, self._number, self._box = state, number, box
-        seeded = replace(state.options.falsify, seed=state.options.seed)
-        self._falsifier = Falsifier(box, self._judge, seeded)
-        self._reduced: Reduced | None = None
-        self._descents: Descents | None = None
-
-    @property
-    def open(self) -> list[int]:
-        """Positions of the box's open goals."""
-        return [i for i, p in enumerate(self._box.positions) if self._state.bounds[p].level is None]
-
-    def attack(self, deadline: Deadline) -> None:
-        """One wave of descents."""
-        self._falsifier.descend(np.array(self.open), deadline)
-        self._learn()
-
-    def presolve(self, deadline: Deadline) -> None:
-        """Close what intervals close; the rest becomes a program."""
-        del deadline
-        reduced = presolve(self._box, tuple(self.open))
-        for goal in self.open:
-            # The slack of a comparison is the negative of the margin, rounded down.
-            if self._box.goals[goal].exact:
-                position = self._box.positions[goal]
-                lower = -float(reduced.bounds[goal]) - 1
-                self._state.bounds[position] = replace(self._state.bounds[position], lower=lower)
-        closed = set(self.open) - set(reduced.goals)
-        self._close(closed, "integer intervals", EvidenceLevel.RIGOROUS)
-        self._reduced = reduced
-        if reduced.program is not None:
-            self._state.counts["levels"] = len(reduced.program.counts)
-            self._state.counts["open gates"] = sum(len(layer) for layer in reduced.program.layers)
-
-    def climb(self, deadline: Deadline) -> None:
-        """Descents on the smaller program, from the best points."""
-        self._climb_until(deadline.within(min(CLIMB_SECONDS, 0.05 * deadline.remaining)))
-
-    def patterns(self, deadline: Deadline) -> None:
-        """Enumerate the sign patterns of a small first layer."""
-        reduced = self._reduced
-        if self._state.options.engine not in ("auto", "patterns") or reduced is None or reduced.program is None:
-            return
-        if isinstance(self._box.levels, Lattice):
-            return
-        options = self._state.options.patterns
-        if not few_enough(reduced.program, options):
-            return
-        # In a portfolio the others get their chance.
-        end = deadline.share(0.5) if self._state.options.engine == "auto" else deadline
-        outcome = search_patterns(reduced.program, end, options, self._state.progress)
-        level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
-        if outcome.answer.sat is False and outcome.rigorous:
-            level = self._proved(level, conflicts=outcome.conflicts, order=outcome.order)
-        self._conclude(outcome.answer, "sign patterns", level)
-
-    def clusters(self, deadline: Deadline) -> None:
-        """Close disjuncts of networks whose second layer reads few bits at a time; the program is made anew."""
-        reduced, levels = self._reduced, self._box.levels
-        if self._state.options.engine != "auto" or self._state.options.keep_proof is not None:
-            return
-        if reduced is None or reduced.program is None or targets_of(reduced.program) is None:
-            return
-        if isinstance(levels, Lattice) and levels.ragged:
-            return
-        rounding = levels.rounding if isinstance(levels, Lattice) else None
-        end = deadline.share(CLUSTER_SHARE)
-        closed = close_targets(reduced.program, end, rounding, None, self._state.progress)
-        self._close({goal for goal, done in zip(reduced.goals, closed, strict=True) if done}, "clusters", RIGOROUS)
-        if np.any(closed):
-            self._reduced = presolve(self._box, tuple(self.open)) if self.open else None
-            self._descents = None
-
-    def lazy(self, deadline: Deadline) -> None:
-        """Clause learning with linear programs for the first layer."""
-        reduced, options = self._reduced, self._state.options
-        if options.engine not in ("auto", "lazy") or reduced is None or reduced.program is None:
-            return
-        if isinstance(self._box.levels, Lattice):
-            return
-        if options.engine == "auto":
-            if not lazy_available() or sum(len(layer) for layer in reduced.program.layers[1:]) > LAZY_GATES:
-                return
-            deadline = deadline.share(LAZY_SHARE)
-        outcome = search_lazily(reduced.program, deadline, options.lazy, self._state.progress)
-        level = EvidenceLevel.RIGOROUS if outcome.rigorous else EvidenceLevel.SOLVER
-        if outcome.answer.sat is False and outcome.rigorous and options.keep_proof is not None:
-            # What decided the box may have taken its share of the time; the proof has what is left of all.
-            steps = refutation(outcome, options.lazy, self._state.deadline)
-            if steps is not None:
-                level = self._proved(level, conflicts=outcome.conflicts, counter=options.lazy.counter, steps=steps)
-        self._conclude(outcome.answer, "lazy clauses", level)
-
-    def engines(self, deadline: Deadline) -> None:
-        """The exact engines in processes of their own, in turns with the attack."""
-        reduced, options = self._reduced, self._state.options
-        if options.engine in OWN or reduced is None or reduced.program is None:
-            return
-        if isinstance(self._box.levels, Lattice):
-            self._state.notes.append("inputs without a quantiser: searched for counterexamples only")
-            self._climb_until(deadline)
-            return
-        large = sum(len(layer) for layer in reduced.program.layers) > LARGE
-        with Portfolio(self._chosen(), reduced.program, self._task, options.threads) as portfolio:
-            while not deadline.expired and self._state.witness is None and not portfolio.over:
-                for engine, answer in portfolio.poll(deadline.within(PAUSE)):
-                    if answer.sat is None and not deadline.expired:
-                        self._state.notes.append(f"{engine.name} gave up: {answer.detail}")
-                    level = EvidenceLevel.SOLVER
-                    if answer.steps is not None:
-                        level = self._proved(level, whole=True, counter=engine.form, steps=answer.steps)
-                    if self._conclude(answer, engine.name, level):
-                        return
-                if not portfolio.over and not deadline.expired:
-                    portfolio.pause(True)
-                    self._climb_until(deadline.within(LARGE_TURN if large else TURN))
-                    portfolio.pause(False)
-                    self._state.progress(Event("engines", open=len(self.open), unit="disjuncts"))
-
-    def _chosen(self) -> list[GateEngine]:
-        """The engines to use, in their order; notes which are not installed."""
-        options = self._state.options
-        names: tuple[str, ...] = (options.engine,)
-        if options.engine == "auto":
-            names = AUTO if options.keep_proof is None else (*AUTO_PROOF, *AUTO)
-        engines = [ENGINES[name] for name in dict.fromkeys(names)]
-        missing = [engine.name for engine in engines if not engine.available and engine.name not in EXTRA]
-        if missing:
-            self._state.notes.append(
-                f"{', '.join(missing)} not installed, install with: pip install 'nn-verifier[bnn]'"
-            )
-        return [engine for engine in engines if engine.available]
-
-    def _task(self) -> Task:
-        options = self._state.options
-        hint = None if self._descents is None or not len(self._descents.best) else self._descents.best[0]
-        return Task(self._state.deadline.remaining, hint, options.seed, options.keep_proof is not None)
-
-    def _proved(self, level: EvidenceLevel, **parts: Any) -> EvidenceLevel:
-        """PROOF where a proof is wanted and the section made of ``parts`` passes its check, else ``level``."""
-        state, reduced = self._state, self._reduced
-        assert reduced is not None
-        assert reduced.program is not None
-        if state.options.keep_proof is None:
-            return level
-        section = Section(self._number, fingerprint(reduced.program), **parts)
-        begun = time.monotonic()
-        fault = check_section(section, reduced.program, state.deadline)
-        state.counts["seconds of checking the proof"] = round(time.monotonic() - begun, 3)
-        if fault:
-            state.notes.append(f"the proof was not accepted: {fault}")
-            return level
-        state.sections[self._number] = section
-        return EvidenceLevel.PROOF
-
-    def _conclude(self, answer: GateAnswer, method: str, level: EvidenceLevel) -> bool:
-        """Whether the box is decided by an engine's answer."""
-        reduced = self._reduced
-        assert reduced is not None
-        if answer.sat is False:
-            self._close(reduced.goals, method, level)
-            return True
-        if answer.sat:
-            assert answer.levels is not None
-            k = reduced.point(answer.levels, self._box.levels.count)
-            if self._judge(k):
-                return True
-            goals = [self._box.goals[goal] for goal in reduced.goals]
-            if all(goal.exact for goal in goals):
-                raise SoundnessError(
-                    f"{method} found levels that break the property in integers, but onnxruntime does not confirm them"
-                )
-            self._state.notes.append(f"{method} found a point that only rounding separates from a counterexample")
-        return False
-
-    def _climb_until(self, deadline: Deadline) -> None:
-        reduced, counts = self._reduced, self._box.levels.count
-        if reduced is None or reduced.program is None:
-            return
-        if self._descents is None:
-            self._descents = Descents(reduced.program, self._state.options.seed)
-        while not deadline.expired and self._state.witness is None:
-            found = self._descents.search(deadline)
-            if found is None:
-                break
-            if self._falsifier.consider(reduced.point(found, counts)[None]) is None:
-                self._state.notes.append("the attack found a point that only rounding separates from a counterexample")
-                self._descents = Descents(reduced.program, self._falsifier.evaluations)
-        self._falsifier.consider(np.array([reduced.point(levels, counts) for levels in self._descents.best]))
-        self._learn()
-
-    def _learn(self) -> None:
-        """The best slacks seen are upper bounds on the margins."""
-        tried = self._falsifier.evaluations + (0 if self._descents is None else self._descents.evaluations)
-        self._state.counts["points tried"] = tried
-        for goal, position in enumerate(self._box.positions):
-            if self._box.goals[goal].exact:
-                upper = -float(self._falsifier.best[goal])
-                bound = self._state.bounds[position]
-                self._state.bounds[position] = replace(bound, upper=min(bound.upper, upper))
-
-    def _judge(self, k: Integers) -> bool:
-        witness = self._state.query.judge(self._box.levels.point(k))
-        if witness is None:
-            return False
-        closed = self._state.bounds[witness.disjunct]
-        if closed.level is not None:
-            raise SoundnessError(
-                f"disjunct {witness.disjunct} was closed by {closed.closed_by} "
-                "but onnxruntime confirms a counterexample to it"
-            )
-        self._state.witness = witness
-        return True
-
-    def _close(self, goals: object, method: str, level: EvidenceLevel) -> None:
-        self._state.close(tuple(self._box.positions[goal] for goal in goals), method, level)  # type: ignore[attr-defined]
-
-
-def _result(state: State, seconds: float) -> Result:
-    bounds = tuple(state.bounds)
-    statistics = Statistics(seconds, state.stages, state.counts)
-    if state.witness is not None:
-        return Result(Verdict.SAT, state.witness, None, bounds, statistics)
-    if not state.open:
-        levels = {bound.level for bound in bounds}
-        order = (EvidenceLevel.SOLVER, EvidenceLevel.PROOF, EvidenceLevel.RIGOROUS)
-        weakest = next((level for level in order if level in levels), EvidenceLevel.RIGOROUS)
-        methods = tuple(sorted({bound.closed_by for bound in bounds})) or ("the property contradicts itself",)
-        if weakest is EvidenceLevel.SOLVER and state.options.trust is Trust.RIGOROUS:
-            message = "unsat by the word of a solver only, which --trust rigorous does not accept"
-            return Result(Verdict.UNKNOWN, None, None, bounds, statistics, message)
-        if state.options.keep_proof is not None and weakest is not EvidenceLevel.SOLVER:
-            state.options.keep_proof(ProofFile(state.query.model.sha256, state.sections))
-        return Result(Verdict.UNSAT, None, Evidence(weakest, methods), bounds, statistics)
-    still = "; ".join([f"{len(state.open)} of {len(bounds)} disjuncts remain open", *dict.fromkeys(state.notes)])
-    if state.interrupted:
-        return Result(Verdict.UNKNOWN, None, None, bounds, statistics, f"interrupted; {still}")
-    if state.deadline.expired:
-        return Result(Verdict.TIMEOUT, None, None, bounds, statistics, still)
-    return Result(
-        Verdict.UNKNOWN, None, None, bounds, statistics, f"every engine gave up before the time was over; {still}"
-    )

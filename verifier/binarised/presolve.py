@@ -2,17 +2,20 @@
 
 Interval arithmetic on the sums, rounded to integers, fixes gates that never change; what they contributed goes into
 thresholds.  Rows are divided by the greatest common divisor of their weights and their thresholds rounded up (the first
-step of Chvatal-Gomory rounding); equal rows become one gate; gates that nobody reads disappear; levels that every gate
-reads alike become one.  A goal that no values of the intervals can reach is impossible: that is a proof in exact
-arithmetic, and it needs no solver.
+step of Chvatal-Gomory rounding).  Gates that are equal or opposite to each other become one: those with the same row up
+to sign, and those whose rows imply each other (see ``encodings.sat.dominance``; what implies another only one way is
+told to the engines by their encoders).  Gates that nobody reads disappear; levels that every gate reads alike become
+one.  A goal that no values of the intervals can reach is impossible: that is a proof in exact arithmetic, and it needs
+no solver.
 
-On the lattice of a box of real inputs the program speaks of lattice points only, but the intervals of the first layer
-are
-those of the whole box (its ends are taken outward to integers), so what they close is closed for real inputs as well.
+On the lattice of a box of real inputs the program speaks of lattice points only.  But what its first layer's intervals
+fix is fixed in the whole box, and the rest of that layer keeps its rows as they are, so what closes the program with
+regard to rounding and to thresholds between integers (``Lattice.rounding``, ``Lattice.gap``) closes it for real inputs.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +24,7 @@ from numpy.typing import NDArray
 
 from verifier.binarised.levels import Lattice
 from verifier.binarised.query import Box
+from verifier.encodings.sat.dominance import dominance
 from verifier.encodings.sat.program import Program, Rows
 
 Integers = NDArray[np.int64]
@@ -32,14 +36,33 @@ class Reduced:
 
     goals: positions in the box's goals that are still possible, in the order of the last layer's bits where there are
     several.  program: None when no goal is possible.  bounds: (goals of the box,), no point has a slack above it.
-    groups: per level of the program the box's inputs that it stands for.
+    scales: per goal, the divisors of its rows and their thresholds before they were divided.
+    groups: per level of the program the box's inputs that it stands for.  hidden: layers that are the network's; what
+    follows them states several goals.
     """
 
     program: Program | None
     goals: tuple[int, ...]
     bounds: Integers
+    scales: tuple[tuple[Integers, Integers], ...]
     groups: tuple[Integers, ...]
     inputs: int
+    hidden: int
+
+    def goal_rows(self, place: int) -> Integers:
+        """Weights (rows, bits) over the last hidden layer of goal number ``place``, divided."""
+        assert self.program is not None
+        layers = self.program.layers
+        if len(self.goals) == 1:
+            return np.asarray(self.program.asserted.weights.toarray())
+        several = len(layers) > self.hidden + 1
+        chosen = layers[self.hidden + 1].row(place)[0] if several else np.array([place])
+        return np.asarray(layers[self.hidden].weights[chosen].toarray())
+
+    def slack(self, place: int, sums: Integers) -> int:
+        """Of goal number ``place`` where its divided rows have these sums (rows,)."""
+        divisors, thresholds = self.scales[place]
+        return int((divisors * sums - thresholds).min(initial=2**62))
 
     def point(self, levels: Integers, counts: Integers) -> Integers:
         """k (inputs,) of the box for levels of the program; inputs that no gate reads are 0.
@@ -67,24 +90,21 @@ def presolve(box: Box, wanted: tuple[int, ...] | None = None) -> Reduced:
     layers: list[Rows] = []
     weights, thresholds = sp.csr_array(box.layers[0].weights[:, free]), box.layers[0].thresholds
     upper = counts
-    kept_before = None
+    kept_before: _Substitution | None = None
     for number in range(len(box.layers)):
         if number:
             weights, thresholds = box.layers[number].weights, box.layers[number].thresholds
             assert kept_before is not None
             weights, thresholds = kept_before(weights, thresholds)
-        # Off the lattice a sum that is 0 in real numbers may round to either side of its threshold.
-        slack = np.zeros(len(thresholds), np.int64)
         if number == 0 and isinstance(box.levels, Lattice):
-            reach = np.asarray(abs(box.layers[0].weights).sum(axis=1)).reshape(-1)
-            slack = 1 + (reach if box.levels.ragged else slack)
-        rows, fixed, source = _reduce(weights, thresholds, upper, slack)
+            rows, kept_before = _real_rows(weights, thresholds, box.levels, upper)
+        else:
+            rows, kept_before = _reduce(weights, thresholds, upper)
         layers.append(rows)
-        kept_before = _Substitution(fixed, source, len(rows))
         upper = np.ones(len(rows), np.int64)
     assert kept_before is not None
     bounds = np.full(len(box.goals), -(2**62), np.int64)
-    possible, parts = [], []
+    possible, parts, scales = [], [], []
     for position in positions:
         goal = box.goals[position]
         goal_weights, goal_thresholds = kept_before(goal.weights, goal.thresholds)
@@ -92,57 +112,109 @@ def presolve(box: Box, wanted: tuple[int, ...] | None = None) -> Reduced:
         bounds[position] = highest.min(initial=2**62)
         if bounds[position] >= 0:
             possible.append(position)
-            parts.append(Rows(*_divided(goal_weights, goal_thresholds)))
+            part, divisors = _divided(goal_weights, goal_thresholds)
+            parts.append(part)
+            scales.append((divisors, goal_thresholds))
     if not possible:
-        return Reduced(None, (), bounds, (), len(box.levels.count))
+        return Reduced(None, (), bounds, (), (), len(box.levels.count), len(layers))
+    hidden = len(layers)
     asserted = _targets(layers, parts)
     layers, asserted = _without_unread(layers, asserted)
     program_layers, groups, merged = _merge_levels(layers, free, counts)
-    return Reduced(Program(merged, program_layers, asserted), tuple(possible), bounds, groups, len(box.levels.count))
+    program = Program(merged, program_layers, asserted)
+    return Reduced(program, tuple(possible), bounds, tuple(scales), groups, len(box.levels.count), hidden)
 
 
 class _Substitution:
-    """What is known of a layer's bits: fixed (gates,) is 0, 1 or -1 where open; source: (gates,) open bit it equals."""
+    """What is known of a layer's bits: each is a constant, or one of the open bits or its negation.
 
-    def __init__(self, fixed: Integers, source: Integers, count: int) -> None:
-        self._fixed = (fixed == 1).astype(np.int64)
+    fixed: (gates,) is 0, 1 or -1 where open.  source: (gates,) which open bit.  negated: (gates,).
+    """
+
+    def __init__(self, fixed: Integers, source: Integers, negated: NDArray[np.bool_], count: int) -> None:
         open_ = np.flatnonzero(fixed < 0)
-        shape = (len(fixed), count)
-        self._map = sp.csr_array((np.ones(len(open_), np.int64), (open_, source[open_])), shape=shape)
+        self._constant = np.where(fixed < 0, negated, fixed).astype(np.int64)
+        signs = np.where(negated[open_], -1, 1)
+        self._map = sp.csr_array((signs, (open_, source[open_])), shape=(len(fixed), count))
 
     def __call__(self, weights: sp.csr_array, thresholds: Integers) -> tuple[sp.csr_array, Integers]:
         """Rows over the layer's bits as rows over its open bits."""
         changed = sp.csr_array(weights @ self._map)
         changed.eliminate_zeros()
-        return changed, thresholds - weights @ self._fixed
+        return changed, thresholds - weights @ self._constant
 
 
-def _reduce(
-    weights: sp.csr_array, thresholds: Integers, upper: Integers, slack: Integers
-) -> tuple[Rows, Integers, Integers]:
-    """Open rows without repetitions; per row whether it is fixed (-1 where not) and which open row it is.
-
-    slack: (rows,), a row is only fixed when it passes its threshold by so much.
-    """
+def _reduce(weights: sp.csr_array, thresholds: Integers, upper: Integers) -> tuple[Rows, _Substitution]:
+    """Open rows, no two of which are equivalent up to sign; and what became of the others."""
     lowest, highest = weights.minimum(0) @ upper, weights.maximum(0) @ upper
-    fixed = np.where(lowest >= thresholds + slack, 1, np.where(highest < thresholds - np.maximum(slack - 1, 0), 0, -1))
+    fixed = np.where(lowest >= thresholds, 1, np.where(highest < thresholds, 0, -1))
     open_ = np.flatnonzero(fixed < 0)
-    divided, rounded = _divided(sp.csr_array(weights[open_]), thresholds[open_])
+    rows, _ = _divided(sp.csr_array(weights[open_]), thresholds[open_])
+    kept, place, opposite = _equal(rows)
+    rows = Rows(sp.csr_array(rows.weights[kept]), rows.thresholds[kept])
+    relation = dominance(rows, upper)
+    if relation is not None:
+        again, place_again, opposite_again = _equivalent(relation)
+        rows = Rows(sp.csr_array(rows.weights[again]), rows.thresholds[again])
+        place, opposite = place_again[place], opposite ^ opposite_again[place]
+    source, negated = np.zeros(len(thresholds), np.int64), np.zeros(len(thresholds), bool)
+    source[open_], negated[open_] = place, opposite
+    return rows, _Substitution(fixed, source, negated, len(rows))
+
+
+def _real_rows(
+    weights: sp.csr_array, thresholds: Integers, box: Lattice, upper: Integers
+) -> tuple[Rows, _Substitution]:
+    """The same for the first layer on real inputs: rows are fixed for the whole box, or left as they are.
+
+    Off the lattice a row's negation is another one, and rounding to an integer threshold moves it.
+    """
+    reach = np.asarray(abs(weights).sum(axis=1)).reshape(-1) * int(box.ragged)
+    lowest, highest = weights.minimum(0) @ upper - reach, weights.maximum(0) @ upper + reach
+    below = math.floor(box.rounding + box.gap)
+    fixed = np.where(lowest > thresholds, 1, np.where(highest < thresholds - below, 0, -1))
+    open_ = np.flatnonzero(fixed < 0)
+    source = np.zeros(len(thresholds), np.int64)
+    source[open_] = np.arange(len(open_))
+    rows = Rows(sp.csr_array(weights[open_]), thresholds[open_])
+    return rows, _Substitution(fixed, source, np.zeros(len(thresholds), bool), len(rows))
+
+
+def _equal(rows: Rows) -> tuple[list[int], Integers, NDArray[np.bool_]]:
+    """Rows to keep, which of them every row equals, and whether it is its negation, ``-w x >= 1 - t``."""
     seen: dict[tuple[bytes, bytes, int], int] = {}
-    source = np.full(len(thresholds), -1, np.int64)
+    place, opposite = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
     kept: list[int] = []
-    for i, (row, threshold) in enumerate(zip(open_.tolist(), rounded.tolist(), strict=True)):
-        part = slice(divided.indptr[i], divided.indptr[i + 1])
-        key = (divided.indices[part].tobytes(), divided.data[part].tobytes(), threshold)
+    starts, columns, data = rows.weights.indptr, rows.weights.indices, rows.weights.data
+    for row, threshold in enumerate(rows.thresholds.tolist()):
+        part = slice(starts[row], starts[row + 1])
+        where = columns[part].tobytes()
+        key, mirrored = (where, data[part].tobytes(), threshold), (where, (-data[part]).tobytes(), 1 - threshold)
+        if mirrored in seen:
+            place[row], opposite[row] = seen[mirrored], True
+            continue
         if key not in seen:
             seen[key] = len(kept)
-            kept.append(i)
-        source[row] = seen[key]
-    return Rows(sp.csr_array(divided[kept]), rounded[kept]), fixed, source
+            kept.append(row)
+        place[row] = seen[key]
+    return kept, place, opposite
 
 
-def _divided(weights: sp.csr_array, thresholds: Integers) -> tuple[sp.csr_array, Integers]:
-    """Every row divided by the greatest common divisor of its weights, its threshold rounded up."""
+def _equivalent(relation: NDArray[np.bool_]) -> tuple[Integers, Integers, NDArray[np.bool_]]:
+    """The same for rows that imply each other; relation: as ``dominance`` gives it."""
+    count = len(relation) // 2
+    # The first literal of a class: a row above it in the list is a bit, one below a negation.
+    first = (relation & relation.T)[:count].argmax(axis=1)
+    mirrored = (relation & relation.T)[count:].argmax(axis=1)
+    representative = np.minimum(first, mirrored)
+    kept = np.flatnonzero(representative == np.arange(count))
+    place = np.zeros(count, np.int64)
+    place[kept] = np.arange(len(kept))
+    return kept, place[representative], mirrored < first
+
+
+def _divided(weights: sp.csr_array, thresholds: Integers) -> tuple[Rows, Integers]:
+    """Every row divided by the greatest common divisor of its weights, its threshold rounded up; the divisors."""
     weights = weights.copy()
     weights.eliminate_zeros()
     weights.sort_indices()
@@ -151,7 +223,7 @@ def _divided(weights: sp.csr_array, thresholds: Integers) -> tuple[sp.csr_array,
     if len(filled):
         divisor[filled] = np.gcd.reduceat(np.abs(weights.data), weights.indptr[filled])
     weights.data //= np.repeat(divisor, np.diff(weights.indptr))
-    return weights, -(-thresholds // divisor)
+    return Rows(weights, -(-thresholds // divisor)), divisor
 
 
 def _targets(layers: list[Rows], goals: list[Rows]) -> Rows:

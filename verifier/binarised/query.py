@@ -21,7 +21,6 @@ Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-UNIT = 2.0**-24
 ROUNDING = 0.5
 """A sum over real inputs may be off by less than this, or the lattice says nothing about the rest of the box."""
 
@@ -140,12 +139,12 @@ def integer_box(
         whole = Gates(network.first.weights.astype(np.int64), np.ceil(network.first.thresholds).astype(np.int64))
         layers = (whole, *network.layers)
         size = np.maximum(np.abs(lower), np.abs(upper))
-        terms = np.diff(whole.weights.indptr)
-        rounding = float(np.max(terms * UNIT * (abs(whole.weights) @ size), initial=0.0))
+        rounding = network.first.rounding(size)
         if rounding >= ROUNDING:
             sentence = "the first layer's sums are so large in this box that float32 rounds them to whole numbers"
             raise SpecError(f"{sentence}; scale the inputs as in training", source or None)
-        levels = lattice(lower, upper, rounding, source)
+        gap = float(np.max(whole.thresholds - network.first.thresholds, initial=0.0))
+        levels = lattice(lower, upper, rounding, gap, source)
     largest = max(np.abs(levels.base).max(initial=0), np.abs(levels.values(levels.count)).max(initial=0))
     if largest > network.largest:
         raise SpecError(

@@ -39,8 +39,12 @@ class StackedReplay:
     def __init__(self, replays: Sequence[Replaying]) -> None:
         self._replays = replays
 
+    def each(self, x: Floats) -> list[Floats]:
+        """Every model's own outputs."""
+        return [replay.run(x) for replay in self._replays]
+
     def run(self, x: Floats) -> Floats:
-        return np.concatenate([replay.run(x) for replay in self._replays])
+        return np.concatenate(self.each(x))
 
     def representable(self, x: Floats, lower: Floats, upper: Floats) -> Floats:
         return self._replays[0].representable(x, lower, upper)
@@ -54,7 +58,7 @@ class CountingReplay(StackedReplay):
         self._spec = spec
 
     def run(self, x: Floats) -> Floats:
-        outputs = [replay.run(x) for replay in self._replays]
+        outputs = self.each(x)
         # Whether x is in the box is the caller's question: here only the rows count.
         fooled = [any(d.constraints.hold_exactly(x, y) for d in self._spec.disjuncts) for y in outputs]
         return np.array([float(sum(fooled))])

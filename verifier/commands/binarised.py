@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from verifier.binarised import pipeline
-from verifier.binarised.query import BinarisedModel, Query
+from verifier.binarised.query import BinarisedModel, Query, Replaying
 from verifier.binarised.read import load_binarised
+from verifier.binarised.together import WAYS, Ensemble, StackedReplay
 from verifier.deadline import Deadline
-from verifier.errors import ModelError
+from verifier.errors import ModelError, OptionError
 from verifier.options import Trust
 from verifier.progress import Progress
 from verifier.report.outputs import check_writable, write_whole
@@ -37,6 +41,8 @@ def check_binarised(
     """
     if proof is not None:
         check_writable(proof)
+    if not others and together != WAYS[0]:
+        raise OptionError(f"--together {together} is about several networks; name the others with --model")
     keep = None if proof is None else lambda found: write_whole(proof, found.text())
     options = pipeline.Options(engine=engine, threads=threads, seed=seed, trust=trust, keep_proof=keep)
     if not others:
@@ -49,8 +55,6 @@ def check_binarised(
 
 
 def _queries(models: list[BinarisedModel], others: Sequence[Path], spec: Spec, way: str) -> Iterator[Query]:
-    from verifier.binarised.together import Ensemble
-
     for path in others:
         model, reason = load_binarised(path)
         if model is None:
@@ -61,12 +65,10 @@ def _queries(models: list[BinarisedModel], others: Sequence[Path], spec: Spec, w
 
 def draw(path: Path, query: Query, witness: Witness) -> None:
     """Write the witness's picture.  Raises OutputPathError."""
-    import numpy as np
-
     from verifier.report.layout import image_layout
     from verifier.report.level_map import level_panel
     from verifier.report.original import recover_original
-    from verifier.report.pictures import save_triple, score_lines
+    from verifier.report.pictures import save_triple
 
     model = query.model
     disjunct = query.spec.disjuncts[witness.disjunct]
@@ -85,9 +87,19 @@ def draw(path: Path, query: Query, witness: Witness) -> None:
         witness.x,
         shape,
         title=(model.network.name,),
-        original_lines=score_lines(model.replay.run(original)),
-        counterexample_lines=score_lines(witness.y),
+        original_lines=_lines(model.replay, original),
+        counterexample_lines=_lines(model.replay, witness.x),
         lower=disjunct.lower,
         upper=disjunct.upper,
         extras=extras,
     )
+
+
+def _lines(replay: Replaying, x: NDArray[np.float64]) -> tuple[str, ...]:
+    """What the network says of an image; of several, the class that each sees."""
+    from verifier.report.pictures import score_lines
+
+    if not isinstance(replay, StackedReplay):
+        return tuple(score_lines(replay.run(x)))
+    classes = [str(int(np.argmax(outputs))) for outputs in replay.each(x)]
+    return (f"classes {', '.join(classes)}", f"as {len(classes)} networks see it")

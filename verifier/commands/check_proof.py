@@ -75,7 +75,11 @@ def checked(
             raise ProofError(f"{proof}, box {number + 1}: {fault}")
         way = "exhaustion" if section.order is not None else f"{len(section.steps)} steps"
         lines.append(f"  box {number + 1}: {reduced.program.size}; {len(section.conflicts)} conflicts, {way}")
-        if export is not None and section.order is None:
+        if export is not None and section.order is not None:
+            lines.append(
+                "    nothing to export: no clauses, the conflicts and the exhaustion are for this checker only"
+            )
+        elif export is not None:
             _export(export, number, section, reduced.program)
     return lines
 

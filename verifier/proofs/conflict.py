@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from verifier.encodings.sat.program import Rows
+from verifier.encodings.sat.program import Program, Rows
 
 Integers = NDArray[np.int64]
 
@@ -33,6 +33,12 @@ class Conflict:
     def clause(self) -> list[int]:
         """The clause over the first layer's bits, variables from 1."""
         return [-(int(g) + 1) if bit else int(g) + 1 for g, bit in zip(self.gates, self.bits, strict=True)]
+
+
+def pair_conflicts(program: Program) -> list[Conflict]:
+    """What gates of the first layer imply of each other, as conflicts of two rows; for integer levels."""
+    ones = np.ones(2, np.int64)
+    return [Conflict(np.abs(clause) - 1, clause < 0, ones) for clause in program.implications[0] if program.layers]
 
 
 def refutes(rows: Rows, counts: Integers, conflict: Conflict, rounding: float | None = None) -> bool:

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 class Request(TypedDict):
     """counts: (levels,).  layers: rows of every layer as (columns, weights, threshold) triples; asserted: the same.
 
+    implied: of every layer, clauses of signed gates, from 1 on.
+
     hint: levels to start from, None without.  parameters: of CP-SAT, by name.
     """
 
     counts: NDArray[np.int64]
     layers: list[list[tuple[NDArray[np.int64], NDArray[np.int64], int]]]
+    implied: list[list[list[int]]]
     asserted: list[tuple[NDArray[np.int64], NDArray[np.int64], int]]
     hint: NDArray[np.int64] | None
     seconds: float
@@ -44,12 +47,14 @@ def run(request: Request) -> Answer:
     model = cp_model.CpModel()
     levels = [model.new_int_var(0, int(count), f"x{i}") for i, count in enumerate(request["counts"])]
     before: list[Any] = list(levels)
-    for depth, layer in enumerate(request["layers"]):
+    for depth, (layer, implied) in enumerate(zip(request["layers"], request["implied"], strict=True)):
         bits = [model.new_bool_var(f"b{depth}_{j}") for j in range(len(layer))]
         for bit, (columns, weights, threshold) in zip(bits, layer, strict=True):
             total = cp_model.LinearExpr.weighted_sum([before[c] for c in columns], [int(w) for w in weights])
             model.add(total >= threshold).only_enforce_if(bit)
             model.add(total <= threshold - 1).only_enforce_if(~bit)
+        for clause in implied:
+            model.add_bool_or([bits[abs(gate) - 1] if gate > 0 else ~bits[abs(gate) - 1] for gate in clause])
         before = bits
     for columns, weights, threshold in request["asserted"]:
         model.add(
