@@ -95,6 +95,25 @@ class Terms:
         group[alone] = self.groups + np.arange(len(alone))
         return replace(self, lower=lower, upper=above, group=group, curves=curves)
 
+    def without_remainders(self) -> Terms:
+        """As if the neurons of one input read nothing else: ranges in the middle of the true ones, not bounds."""
+        curves = self.curves
+        if curves is None:
+            return self
+        middle = np.where(curves.low <= 0, curves.low, (curves.low + curves.high) / 2)
+        return replace(self, curves=replace(curves, low=middle, high=middle))
+
+    def single(self, pre: Array, neurons: int) -> tuple[Indices, Array]:
+        """Per neuron the only input it reads, but for a remainder, or -1, and its weight; pre: (neurons, width)."""
+        found, weight = np.full(neurons, -1, dtype=np.int64), np.ones(neurons)
+        if self.curves is not None:
+            table = self.curves.columns
+            rows, slots = np.nonzero(table >= 0)
+            own = table[rows, slots] - self.n_inputs
+            found[own] = self.curves.inputs[rows]
+            weight[own] = pre[own, found[own]]
+        return found, weight
+
     def parts(self, rows: Array) -> tuple[Array, Array]:
         """The ranges of all groups' terms under rows (R, count or more): (R, groups) each, rounding covered."""
         rows = rows[:, : self.count]

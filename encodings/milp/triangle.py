@@ -15,7 +15,7 @@ Invariant: for every input in the box the columns' true values satisfy all bound
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -61,6 +61,14 @@ class TriangleProgram:
     terms: Terms
     output: Expression
     level: Level
+
+    def tightened(self, lower: Array, upper: Array) -> TriangleProgram:
+        """With other bounds on the neurons' inputs, (m,) each, lower < 0 < upper, that hold all over the box."""
+        neurons = replace(self.neurons, lower=lower, upper=upper)
+        most = self.terms.upper.copy()
+        most[neurons.column] = np.minimum(most[neurons.column], upper)
+        terms = replace(self.terms, upper=most)
+        return replace(self, model=_model(neurons, terms), neurons=neurons, terms=terms)
 
 
 def triangle_program(network: Network, lower: Array, upper: Array, bounds: Sequence[Bounds]) -> TriangleProgram:
