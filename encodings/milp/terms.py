@@ -118,11 +118,11 @@ class Terms:
         """The ranges of all groups' terms under rows (R, count or more): (R, groups) each, rounding covered."""
         rows = rows[:, : self.count]
         one, other = rows * self.lower, rows * self.upper
-        low, high = np.zeros((2, len(rows), self.groups))
-        np.add.at(low.T, self.group, np.minimum(one, other).T)
-        np.add.at(high.T, self.group, np.maximum(one, other).T)
-        size = np.zeros((len(rows), self.groups))
-        np.add.at(size.T, self.group, np.maximum(np.abs(one), np.abs(other)).T)
+        together = sp.csr_array((np.ones(self.count), (self.group, np.arange(self.count))))
+        low, high, size = (
+            np.ascontiguousarray((together @ part.T).T)
+            for part in (np.minimum(one, other), np.maximum(one, other), np.maximum(np.abs(one), np.abs(other)))
+        )
         slack = 2 * gamma(16 + MOST_TOGETHER) * size + TINY
         low, high = low - slack, high + slack
         if self.curves is not None:

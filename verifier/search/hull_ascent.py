@@ -28,9 +28,11 @@ from numpy.typing import NDArray
 from verifier.bounds.rounding import TINY, gamma
 from verifier.deadline import Deadline
 from verifier.encodings.milp.expression import Expression, combination
+from verifier.encodings.milp.model import MilpModel
 from verifier.encodings.milp.triangle import TriangleProgram
 from verifier.search import hull_kernel
 from verifier.search.hull_kernel import Layout
+from verifier.solve.lp import certified_minimum
 from verifier.solve.lp_certificate import certified_lower_bound
 
 Array = NDArray[np.float64]
@@ -38,6 +40,7 @@ Signs = NDArray[np.int8]
 
 HULL_SHARE = 0.5
 """Neurons of which a known bound is below this share of the sum of their terms keep the triangle."""
+MOST_ENTRIES = 20_000_000
 MINOR = 2e-3
 """Terms up to this share of the sum of all widths are taken together."""
 STEP, LAST_STEP = 0.1, 0.002
@@ -81,6 +84,11 @@ class Ascended:
     columns: Array
     pre: Array
     coefficients: Array
+
+
+def fits(program: TriangleProgram) -> bool:
+    """Whether the dense matrices in between stay small enough."""
+    return len(program.neurons) * max(program.terms.count, program.terms.groups) <= MOST_ENTRIES
 
 
 class HullAscent:
@@ -153,7 +161,7 @@ class HullAscent:
     def ascend(
         self, cost: Cost, signs: Signs, start: Multipliers, iterations: int, goal: float, step: float = STEP
     ) -> Ascended:
-        """signs: (m,), +1 active, -1 inactive.  goal: a bound at which to stop.  step: of slopes and shares, at first."""
+        """signs: (m,), +1 active, -1 inactive.  goal: where to stop.  step: of slopes and shares, at first."""
         alpha, beta, share = (a.astype(np.float64) for a in (start.alpha, start.beta, start.share))
         bound, columns, pre, a = hull_kernel.ascend(
             self._layout, cost.row, cost.offset, signs, alpha, beta, share, start.extra, cost.scale, iterations, step,
@@ -179,23 +187,30 @@ class HullAscent:
         lower = np.where(signs < 0, beta, np.where(signs > 0, a - beta, np.maximum(a, 0) * np.nan_to_num(lines)))
         upper = np.where((signs == 0) & (a < 0) & ~np.isnan(lines), a, 0.0)
         curved = np.flatnonzero((signs == 0) & (a < 0) & np.isnan(lines))
-        planes, sides, errors = self._planes(curved, chosen.share)
-        model = program.model
-        high, row_upper = model.upper.copy(), model.row_upper.copy()
-        high[n:][signs < 0] = 0.0
-        row_upper[:m][signs > 0] = model.row_lower[:m][signs > 0]
+        planes, sides, errors = self.planes(curved, chosen.share)
+        model = self._region(cost, signs)
         whole = replace(
             model,
-            cost=cost.row,
-            offset=cost.offset,
-            cost_error=cost.error,
-            upper=high,
             rows=sp.csr_array(sp.vstack([model.rows, planes], format="csr")),
             row_lower=np.append(model.row_lower, np.full(len(curved), -np.inf)),
-            row_upper=np.append(row_upper, sides),
+            row_upper=np.append(model.row_upper, sides),
             row_error=np.append(model.row_error, errors),
         )
         return certified_lower_bound(whole, np.concatenate([lower, upper, a[curved]]))
+
+    def decide(self, cost: Cost, signs: Signs, deadline: Deadline) -> float:
+        """The same by a linear program: the minimum where all neurons have signs, infinite where there is no point."""
+        return certified_minimum(self._region(cost, signs), deadline)
+
+    def _region(self, cost: Cost, signs: Signs) -> MilpModel:
+        """The program with this cost where the neurons have these signs."""
+        model, n, m = self.program.model, self._layout.n, len(signs)
+        upper, row_upper = model.upper.copy(), model.row_upper.copy()
+        upper[n:][signs < 0] = 0.0
+        row_upper[:m][signs > 0] = model.row_lower[:m][signs > 0]
+        return replace(
+            model, cost=cost.row, offset=cost.offset, cost_error=cost.error, upper=upper, row_upper=row_upper
+        )
 
     def _lifts(self, neurons: NDArray[np.int64], slopes: Array) -> tuple[Array, Array, Array]:
         """The planes' constants with slopes (entries,), the sizes of what they are sums of, and doubts; (k,) each."""
@@ -205,7 +220,7 @@ class HullAscent:
         )
         return found
 
-    def _planes(self, neurons: NDArray[np.int64], share: Array) -> tuple[sp.csr_array, Array, Array]:
+    def planes(self, neurons: NDArray[np.int64], share: Array) -> tuple[sp.csr_array, Array, Array]:
         """``rows @ columns <= sides`` up to ``errors``: the planes of these neurons."""
         layout = self._layout
         slopes = np.repeat(share, np.diff(layout.entries)) * layout.weights
@@ -218,9 +233,7 @@ class HullAscent:
         places = np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)
         shape = (len(neurons), self.program.terms.count)
         inputs = sp.csr_array((-slopes[places], layout.columns[places], starts), shape=shape)
-        own = sp.csr_array(
-            (np.ones(len(neurons)), layout.n + neurons, np.arange(len(neurons) + 1)), shape=shape
-        )
+        own = sp.csr_array((np.ones(len(neurons)), layout.n + neurons, np.arange(len(neurons) + 1)), shape=shape)
         return sp.csr_array(inputs + own), sides, errors
 
 
@@ -269,7 +282,9 @@ def _layout(program: TriangleProgram, slope: Array, lift: Array) -> Layout:
         most=constant + high.sum(1),
         slope=slope,
         lift=lift,
-        hull=(single < 0) & (neurons.upper > HULL_SHARE * (constant + high.sum(1))) & (neurons.lower < HULL_SHARE * (constant + low.sum(1))),
+        hull=(single < 0)
+        & (neurons.upper > HULL_SHARE * (constant + high.sum(1)))
+        & (neurons.lower < HULL_SHARE * (constant + low.sum(1))),
         own=single,
         weight=weight,
         lower=terms.lower[:n].copy(),

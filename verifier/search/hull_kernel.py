@@ -66,8 +66,9 @@ def plane_lifts(layout, share, neurons):
 def backward(layout, signs, alpha, beta, share, extra, row, lines, lifts):
     """Push ``row``, (n + m,), from the neurons to the inputs; what the constants come to.
 
-    extra: (m,), what planes need besides.  row is left with the coefficients that each column had when its turn came.  lines, lifts: (m,) out, the multiple of
-    its input and what is added that stand for a neuron; lines is NaN where the plane has a slope per term.
+    extra: (m,), what the planes' constants have to be larger.  row is left with the coefficients that each column had
+    when its turn came.  lines, lifts: (m,) out, the multiple of its input and what is added that stand for a neuron;
+    lines is NaN where the plane has a slope per term.
     """
     n, value = layout.n, 0.0
     for j in range(len(layout.constant) - 1, -1, -1):

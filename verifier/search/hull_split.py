@@ -109,11 +109,14 @@ class HullSplitting:
             self.root = proved if proved > 0 else self._hull.prove(self._cost, region.signs, chosen)
         self.regions += 1
         if proved > 0:
-            self.closed_share += 0.5 ** float(np.count_nonzero(region.signs[~self._fixed]))
+            self._close(region)
             return
         self._offer(found.columns[: self._hull.n_inputs])
         neuron, first = self._branch(region.signs, found)
         if neuron is None:
+            if self._hull.decide(self._cost, region.signs, deadline) > 0:
+                self._close(region)
+                return
             self.stuck = True
             self._open.append(region)
             return
@@ -122,11 +125,18 @@ class HullSplitting:
             child[neuron] = sign
             self._open.append(_Region(child, chosen, best))
 
+    def _close(self, region: _Region) -> None:
+        self.closed_share += 0.5 ** float(np.count_nonzero(region.signs[~self._fixed]))
+
     def _branch(self, signs: Signs, found: Ascended) -> tuple[int | None, int]:
         """The neuron to split and the half to begin with: the one away from the solution, which is closed first."""
-        above = found.columns[self._hull.n_inputs :] - np.maximum(found.pre, 0)
-        score = np.where(signs == 0, -found.coefficients * above, -1.0)
-        if not len(score) or score.max() < self._options.exact:
+        above = np.abs(found.columns[self._hull.n_inputs :] - np.maximum(found.pre, 0))
+        score = np.where(signs == 0, np.abs(found.coefficients) * above, -1.0)
+        if score.max(initial=-1.0) < self._options.exact:
+            # The means show no loss where there is some: what a neuron could lose.
+            neurons = self._hull.program.neurons
+            score = np.where(signs == 0, np.abs(found.coefficients) * np.minimum(neurons.upper, -neurons.lower), -1.0)
+        if score.max(initial=-1.0) < 0:
             return None, 1
         neuron = int(score.argmax())
         return neuron, -1 if found.pre[neuron] > 0 else 1

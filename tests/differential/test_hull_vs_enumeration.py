@@ -1,4 +1,4 @@
-"""Hull cuts against sampled inputs, and branch and cut against exhaustive enumeration of activation patterns."""
+"""Hull planes against sampled inputs, and the searches with them against enumeration of activation patterns."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from support.oracle import minimum_distance, minimum_margin
 from support.replay import TorchReplay
 from verifier.bounds.crown import intermediate_bounds
 from verifier.deadline import Deadline
-from verifier.encodings.milp.hull_cuts import HullCuts
 from verifier.encodings.milp.triangle import triangle_program
 from verifier.model.network import Network, Node
 from verifier.model.read import Model
-from verifier.radius.cutting import cut
+from verifier.radius.balls import decide_balls
 from verifier.radius.fab import FabOptions, fab
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import question
 from verifier.radius.record import Record
-from verifier.search.branch_and_cut import BranchAndCut, CutOptions
+from verifier.search.hull_ascent import HullAscent, Multipliers
+from verifier.search.hull_split import HullSplitting
 from verifier.vnnlib.spec import Disjunct, LinearConstraints
 
 
@@ -65,7 +65,7 @@ def columns_at(network: Network, program, x: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_rows_and_cuts_hold_at_every_input(seed):
+def test_rows_and_planes_hold_at_every_input(seed):
     network, lower, upper = cases(seed)
     program = program_of(network, lower, upper)
     rng = np.random.default_rng(seed)
@@ -81,35 +81,94 @@ def test_rows_and_cuts_hold_at_every_input(seed):
     assert (values >= model.row_lower - model.row_error - 1e-12).all()
     assert (truth >= model.lower - 1e-12).all()
     assert (truth <= model.upper + 1e-12).all()
-    hull = HullCuts(program)
-    made = 0
-    for _ in range(60):
-        point = rng.uniform(model.lower, model.upper)
-        point[program.neurons.column] = model.upper[program.neurons.column]
-        cuts = hull.separate(point, np.ones(len(program.neurons)), 1e-6)
-        made += len(cuts)
-        assert (cuts.rows @ point > cuts.sides).all()
-        assert (truth @ cuts.rows.toarray().T <= cuts.sides + cuts.error + 1e-12).all()
-    assert made > 0 or not len(program.neurons)
+    hull = HullAscent(program)
+    every = np.arange(len(program.neurons))
+    for _ in range(40):
+        share = rng.choice([0.0, 1.0, 0.5], len(hull.start().share)) * rng.uniform(0, 1, len(hull.start().share))
+        rows, sides, errors = hull.planes(every, share)
+        above = sides + errors - truth @ rows.toarray().T
+        assert (above >= -1e-12).all()
 
 
-@pytest.mark.parametrize("seed", range(40))
-def test_branch_and_cut_agrees_with_enumeration(seed):
-    network, lower, upper = cases(seed)
+def arbitrary(hull: HullAscent, rng: np.random.Generator) -> Multipliers:
+    """Any multipliers prove something."""
+    start = hull.start()
+    return Multipliers(
+        rng.uniform(0, 1, len(start.alpha)),
+        rng.exponential(0.3, len(start.beta)),
+        rng.choice([0.0, 0.3, 1.0], len(start.share)),
+        rng.normal(0, 1, len(start.extra)),
+    )
+
+
+def row_and_least(network: Network, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, float]:
     n_outputs = network.n_outputs
     row = np.eye(n_outputs)[0] - (np.eye(n_outputs)[1] if n_outputs > 1 else 0)
     free = LinearConstraints(np.zeros((1, len(lower))), row[None], np.zeros(1), np.zeros(1, bool))
-    least = minimum_margin(network, Disjunct(lower, upper, free))[0]
+    return row, minimum_margin(network, Disjunct(lower, upper, free))[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_proved_holds_in_every_region(seed):
+    """Arbitrary and ascended multipliers against the least value at points with the region's signs."""
+    network, lower, upper = cases(seed)
     program = program_of(network, lower, upper)
-    root = BranchAndCut(program, HullCuts(program), row, lambda x: None)
-    root.bound_root(Deadline.after(30))
-    assert root.root <= least + 1e-7
+    hull = HullAscent(program)
+    rng = np.random.default_rng(seed)
+    row, least = row_and_least(network, lower, upper)
+    cost = hull.output(row)
+    m = len(program.neurons)
+    whole = np.zeros(m, np.int8)
+    found = hull.ascend(cost, whole, hull.start(), 60, np.inf)
+    proved = hull.prove(cost, whole, found.multipliers)
+    assert proved <= least + 1e-7
+    start = hull.prove(cost, whole, hull.start())
+    assert proved >= start - 1e-7
+    x = lower + rng.uniform(0, 1, (4000, len(lower))) * (upper - lower)
+    values = network.forward(torch.from_numpy(x)).numpy() @ row
+    truth = columns_at(network, program, x)
+    pre = truth @ program.neurons.pre.matrix[:, : truth.shape[1]].toarray().T + program.neurons.pre.constant
+    for _ in range(12):
+        signs = rng.choice([-1, 0, 0, 1], m).astype(np.int8)
+        inside = ((pre * signs) >= 0).all(1)
+        there = values[inside].min(initial=np.inf)
+        assert hull.prove(cost, signs, arbitrary(hull, rng)) <= there
+        assert hull.prove(cost, signs, hull.ascend(cost, signs, hull.start(), 20, np.inf).multipliers) <= there
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_sharper_bounds_of_neurons_hold(seed):
+    network, lower, upper = cases(seed)
+    program = program_of(network, lower, upper)
+    hull, signs = HullAscent(program).sharper(Deadline.after(30), 30)
+    x = lower + np.random.default_rng(seed).uniform(0, 1, (4000, len(lower))) * (upper - lower)
+    truth = columns_at(network, program, x)
+    neurons = hull.program.neurons
+    pre = truth @ neurons.pre.matrix[:, : truth.shape[1]].toarray().T + neurons.pre.constant
+    assert (pre[:, signs > 0] >= -1e-9).all()
+    assert (pre[:, signs < 0] <= 1e-9).all()
+    left = signs == 0
+    assert (pre[:, left] >= neurons.lower[left] - 1e-9).all()
+    assert (pre[:, left] <= neurons.upper[left] + 1e-9).all()
+    model = hull.program.model
+    values = truth @ model.rows.toarray().T
+    kept = np.tile(left, 2)
+    assert (values <= model.row_upper + model.row_error + 1e-12)[:, kept].all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_splitting_with_hull_planes_agrees_with_enumeration(seed):
+    network, lower, upper = cases(seed)
+    row, least = row_and_least(network, lower, upper)
+    program = program_of(network, lower, upper)
     # Shift the output so that the least margin is just above, and just below, zero.
     for shift in (1e-3, -1e-3):
-        moved = program_with_margin(program, row, shift - least)
-        for rounds in (0, 4):
-            search = BranchAndCut(moved, HullCuts(moved), row, lambda x: None, CutOptions(rounds=rounds))
+        hull = HullAscent(program_with_margin(program, row, shift - least))
+        sharper, signs = hull.sharper(Deadline.after(30), 20)
+        for chosen, known in ((hull, np.zeros(len(signs), np.int8)), (sharper, signs)):
+            search = HullSplitting(chosen, row, known, lambda x: None)
             assert search.work(Deadline.after(30)) == (shift > 0)
+            assert search.root <= shift + 1e-7
 
 
 def program_with_margin(program, row: np.ndarray, shift: float):
@@ -119,7 +178,7 @@ def program_with_margin(program, row: np.ndarray, shift: float):
 
 
 @pytest.mark.parametrize("seed", range(1, 12))
-def test_balls_decided_by_cuts_close_in_on_the_distance(seed):
+def test_balls_decided_with_hull_planes_close_in_on_the_distance(seed):
     """Without any other engine: from what an attack finds to the distance that enumeration finds."""
     network, lower, upper = cases(seed)
     if network.n_outputs < 2:
@@ -147,7 +206,7 @@ def test_balls_decided_by_cuts_close_in_on_the_distance(seed):
     def enough() -> bool:
         return record.adversarial - record.certified < 1e-3
 
-    cut(asked, record, Deadline.after(60), 1e-3, generator, enough)
+    decide_balls(asked, record, Deadline.after(60), 1e-3, generator, enough)
     assert record.certified <= true + 1e-6
     assert true <= record.adversarial + 1e-6
     assert enough()
