@@ -61,7 +61,7 @@ class RadiusOptions:
     within: float = math.inf
     seed: int = 0
     attack_share: float = 0.2
-    bisections: int = 10
+    bisections: int = 6
     first_turn: float = 0.5
     pause: float = 0.2
     refocus: float = 0.98
@@ -132,8 +132,11 @@ def _attack(
     incumbent = record.incumbent
     fab(question, incumbent, deadline, options.fab, generator)
     record.see("attack")
-    if question.ball.norm is Norm.LINF and not question.joint:
+    if question.ball.norm is not Norm.LINF:
+        return
+    if not math.isfinite(incumbent.distance) and not question.joint:
         _shrink(question, record, deadline, options.seed, waves=2)
+    descend(question, incumbent, deadline, generator, options.descent, lambda: record.see("attack"))
 
 
 def _shrink(question: Question, record: Record, deadline: Deadline, seed: int, waves: int) -> None:
@@ -231,7 +234,7 @@ def _branch(
         seed += 1
         pause = deadline.within(options.pause * turn)
         fab(question, incumbent, pause, options.fab, generator)
-        if question.ball.norm is Norm.LINF and not question.joint:
+        if question.ball.norm is Norm.LINF:
             descend(question, incumbent, pause, generator, options.descent, lambda: record.see("attack"))
         record.see("attack")
         end, most = deadline.within(turn), _most(question, record, options)
