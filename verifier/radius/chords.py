@@ -50,7 +50,7 @@ class ChordGradients:
             if isinstance(node.operator, Relu):
                 share = (first if index in self._first else later).reshape(-1, *[1] * (sources[0].ndim - 1))
                 slope = share * self._chords[index] + (1 - share) * (sources[0] > 0)
-                values.append(_Sloped.apply(sources[0], slope))
+                values.append(_Sloped.apply(sources[0], slope))  # type: ignore[no-untyped-call]  # torch's
             else:
                 values.append(node.operator.forward(*sources))
         return values[-1].reshape(len(x), -1)

@@ -63,7 +63,7 @@ def fab(
         x = torch.from_numpy(starts).repeat_interleave(len(targets), 0)
         chosen = targets.repeat(len(starts))
     size = max(1, int(PIECE / work.per_point(network)))
-    parts = []
+    parts: list[tuple[Tensor, Tensor]] = []
     for piece, goals in zip(x.split(size), chosen.split(size), strict=True):
         if parts and deadline.expired:
             break

@@ -34,15 +34,13 @@ Offer = Callable[[Array], object]
 
 @dataclass(frozen=True)
 class HullOptions:
-    """root_steps, steps: of the ascent, at the root and in every other region; tries: ascents of a region, at most,
-    as long as each gains ``gain`` of the distance to 0.  exact: what counts as no loss of a neuron.
+    """root_steps, steps: of the ascent, at the root and in every other region.  step: the length of the first one in
+    every other region.  exact: what counts as no loss of a neuron.
     """
 
     root_steps: int = 120
-    steps: int = 24
-    step: float = 0.03
-    tries: int = 2
-    gain: float = 0.3
+    steps: int = 50
+    step: float = 0.06
     exact: float = 1e-9
 
 
@@ -50,7 +48,6 @@ class HullOptions:
 class _Region:
     signs: Signs
     multipliers: Multipliers
-    bound: float
 
 
 class HullSplitting:
@@ -67,7 +64,7 @@ class HullSplitting:
         self._hull, self._offer, self._options = hull, offer, options or HullOptions()
         self._cost = hull.output(row)
         self._fixed = signs != 0
-        self._open = [_Region(signs, hull.start(), -np.inf)]
+        self._open = [_Region(signs, hull.start())]
         self._goal = GOAL * self._cost.scale
         self._seconds = 0.0
         self.root, self.regions, self.closed_share, self.stuck = -np.inf, 0, 0.0, False
@@ -91,22 +88,14 @@ class HullSplitting:
 
     def _take(self, region: _Region, deadline: Deadline) -> None:
         """Bound one region; put its halves on the stack unless it is closed."""
-        options, chosen, best = self._options, region.multipliers, region.bound
-        steps = options.steps if self.regions else options.root_steps
+        options, root = self._options, self.regions == 0
+        steps, step = (options.root_steps, STEP) if root else (options.steps, options.step)
+        found = self._hull.ascend(self._cost, region.signs, region.multipliers, steps, self._goal, step)
         proved = -np.inf
-        for _ in range(options.tries):
-            step = options.step if self.regions else STEP
-            found = self._hull.ascend(self._cost, region.signs, chosen, steps, self._goal, step)
-            chosen = found.multipliers
-            if found.bound > 0:
-                proved = self._hull.prove(self._cost, region.signs, chosen)
-                if proved > 0:
-                    break
-            gained, best = found.bound - best, max(best, found.bound)
-            if gained < options.gain * abs(best) or deadline.expired:
-                break
-        if self.regions == 0:
-            self.root = proved if proved > 0 else self._hull.prove(self._cost, region.signs, chosen)
+        if root or found.bound > 0:
+            proved = self._hull.prove(self._cost, region.signs, found.multipliers)
+        if root:
+            self.root = proved
         self.regions += 1
         if proved > 0:
             self._close(region)
@@ -123,7 +112,7 @@ class HullSplitting:
         for sign in (-first, first):
             child = region.signs.copy()
             child[neuron] = sign
-            self._open.append(_Region(child, chosen, best))
+            self._open.append(_Region(child, found.multipliers))
 
     def _close(self, region: _Region) -> None:
         self.closed_share += 0.5 ** float(np.count_nonzero(region.signs[~self._fixed]))
