@@ -3,7 +3,8 @@
     y >= z,  y >= 0,    y <= s z + t        the triangle (Ehlers, ATVA 2017), s = u / (u - l), t = -s l
 
 ``big_m`` relaxed is the same polytope with three columns per neuron; here the input of a neuron is no column but an
-expression of older ones, which is what cuts (``hull_cuts``) are made of, and a linear program a third of the size.
+expression of older ones, which is what hull planes are made of (``search.hull_ascent``), and a linear program a third
+of the size.
 
 Bounds on a neuron's input are sharpened on the way by the ranges of the groups of its terms (``terms``): where every
 neuron of the first layer reads one input only, those of the second layer are exact.
