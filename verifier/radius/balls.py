@@ -5,7 +5,7 @@ Every ball is a decision: is there a counterexample within this distance?  Per t
 is nearly wrong, and good starts for an attack; descents (``descent``) come in turns with the balls.
 
 The first ball is the largest of interest: where it holds, the question is answered.  Where it does not within a turn,
-bisection finds the largest that does, and all turns after that are twice as long.
+smaller ones close in on the largest that does, and all turns after that are twice as long.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ MOST_NEURONS = 6_000
 """Undecided ones; with more the programs take too long."""
 FIRST_TURN = 2.0
 """Seconds for a ball, at first."""
+FIRST_SHARE = 0.6
+"""Where the next ball lies between one that holds and one that was not decided; nearer to the latter after success."""
 SHARPER_STEPS, SHARPER_SHARE = 40, 0.25
 """Of the ascents for single neurons, and of a turn for all of them."""
 ATTACK_SHARE = 0.3
@@ -59,21 +61,22 @@ def decide_balls(
     while not deadline.expired and not enough() and np.isfinite(record.adversarial):
         pause = deadline.within(ATTACK_SHARE * turn)
         descend(question, record.incumbent, pause, generator, DescentOptions(), lambda: record.see("attack"))
-        failed = np.inf
+        failed, share = np.inf, FIRST_SHARE
         while not deadline.expired and not enough():
             known, most = record.certified, record.adversarial
             radius = max(known, most - 0.9 * tolerance)
             if failed <= radius:
                 if failed - known <= max(tolerance / 2, 0.1 * (most - known)):
                     break
-                radius = (known + failed) / 2
+                radius = known + share * (failed - known)
             decided = _decide(question, record, radius, deadline.within(turn), generator)
             if decided is None:
                 return
             if decided:
                 record.raise_to(np.nextafter(min(radius, record.adversarial), 0.0), STAGE)
+                share = (1 + share) / 2
             else:
-                failed = radius
+                failed, share = radius, FIRST_SHARE
         turn *= 2
 
 
