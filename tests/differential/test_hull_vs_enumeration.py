@@ -179,16 +179,29 @@ def program_with_margin(program, row: np.ndarray, shift: float):
 
 @pytest.mark.parametrize("seed", range(1, 12))
 def test_balls_decided_with_hull_planes_close_in_on_the_distance(seed):
-    """Without any other engine: from what an attack finds to the distance that enumeration finds."""
     network, lower, upper = cases(seed)
     if network.n_outputs < 2:
         pytest.skip("one output has no classes")
-    x = ((lower + upper) / 2).astype(np.float32).astype(np.float64)
+    close_in(network, (lower + upper) / 2, None, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_balls_close_in_on_the_distance_to_one_class_of_three(seed):
+    """A counterexample has to beat both other classes at once."""
+    rng = np.random.default_rng(seed)
+    network = networks.dense(rng, (3, 6, 5, 3))
+    x = rng.uniform(-1, 1, 3)
+    label = int(network.forward(torch.from_numpy(x)[None]).argmax())
+    close_in(network, x, (label + 1 + seed % 2) % 3, seed)
+
+
+def close_in(network: Network, x: np.ndarray, target: int | None, seed: int) -> None:
+    """Without any other engine: from what an attack finds to the distance that enumeration finds."""
+    x = x.astype(np.float32).astype(np.float64)
     model = Model(network, TorchReplay(network), Path("model.onnx"), "")
-    asked = question(model, x, bounds=(-4.0, 4.0))
-    constraints = LinearConstraints(
-        np.zeros((1, len(x))), asked.rows.outputs[0].numpy(), np.zeros(1), np.zeros(1, bool)
-    )
+    asked = question(model, x, target=target, bounds=(-4.0, 4.0))
+    rows = asked.rows.outputs[0].numpy()
+    constraints = LinearConstraints(np.zeros((len(rows), len(x))), rows, np.zeros(len(rows)), np.zeros(len(rows), bool))
     assert len(asked.targets) == 1
     whole = Disjunct(np.full(len(x), -4.0), np.full(len(x), 4.0), constraints)
     true = minimum_distance(network, whole, x, "linf", np.ones(len(x)))
