@@ -30,6 +30,7 @@ from verifier.bounds.reduced_ascent import ReducedNetwork, ReducedRegions, reduc
 from verifier.bounds.relaxation import triangle
 from verifier.bounds.rounding import sensitivity
 from verifier.bounds.sparse_backward import Matrices
+from verifier.deadline import Deadline
 from verifier.model.network import Network
 
 MOST_REDUCED = 2**24
@@ -224,12 +225,14 @@ def bound_regions(
     splits: Splits,
     options: AscentOptions,
     least: Callable[[LinearBound], Tensor] | None = None,
+    deadline: Deadline | None = None,
 ) -> RegionBounds:
     """Bounds on the margins (the largest row) over a batch of regions.
 
     least: rigorous least values [B, R] of a linear bound over the regions' inputs; by default those over the box.
+    deadline: ends the ascent early; what it has come to is evaluated.
     """
-    best = ascended(root, rows, splits, options)
+    best = ascended(root, rows, splits, options, deadline)
     if least is not None:
         return evaluate(root, rows, best, least)
     size = 8 * sum(node.size for node in root.network.nodes)
@@ -306,7 +309,9 @@ def neuron_bounds(root: Root, splits: Splits) -> list[tuple[Tensor, LinearBound]
     return found
 
 
-def ascended(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> Splits:
+def ascended(
+    root: Root, rows: Rows, splits: Splits, options: AscentOptions, deadline: Deadline | None = None
+) -> Splits:
     """The regions with slopes and multipliers that make their bounds large, found in float32."""
     root, rows = root.fast, rows.float()
     split = splits.signs != 0
@@ -322,7 +327,7 @@ def ascended(root: Root, rows: Rows, splits: Splits, options: AscentOptions) -> 
     ]
     regions = reduced_regions(root, rows, splits)
     fast = by_autograd(bound) if regions is None else regions.ascent(splits.signs)
-    best = ascend(choices, fast, lambda better, _: better[:, None], options.iterations, options.decay)
+    best = ascend(choices, fast, lambda better, _: better[:, None], options.iterations, options.decay, deadline)
     slopes, multipliers = best
     return replace(splits, slopes=slopes, multipliers=multipliers)
 

@@ -95,15 +95,34 @@ class Terms:
         group[alone] = self.groups + np.arange(len(alone))
         return replace(self, lower=lower, upper=above, group=group, curves=curves)
 
+    def without_remainders(self) -> Terms:
+        """As if the neurons of one input read nothing else: ranges in the middle of the true ones, not bounds."""
+        curves = self.curves
+        if curves is None:
+            return self
+        middle = np.where(curves.low <= 0, curves.low, (curves.low + curves.high) / 2)
+        return replace(self, curves=replace(curves, low=middle, high=middle))
+
+    def single(self, pre: Array, neurons: int) -> tuple[Indices, Array]:
+        """Per neuron the only input it reads, but for a remainder, or -1, and its weight; pre: (neurons, width)."""
+        found, weight = np.full(neurons, -1, dtype=np.int64), np.ones(neurons)
+        if self.curves is not None:
+            table = self.curves.columns
+            rows, slots = np.nonzero(table >= 0)
+            own = table[rows, slots] - self.n_inputs
+            found[own] = self.curves.inputs[rows]
+            weight[own] = pre[own, found[own]]
+        return found, weight
+
     def parts(self, rows: Array) -> tuple[Array, Array]:
         """The ranges of all groups' terms under rows (R, count or more): (R, groups) each, rounding covered."""
         rows = rows[:, : self.count]
         one, other = rows * self.lower, rows * self.upper
-        low, high = np.zeros((2, len(rows), self.groups))
-        np.add.at(low.T, self.group, np.minimum(one, other).T)
-        np.add.at(high.T, self.group, np.maximum(one, other).T)
-        size = np.zeros((len(rows), self.groups))
-        np.add.at(size.T, self.group, np.maximum(np.abs(one), np.abs(other)).T)
+        together = sp.csr_array((np.ones(self.count), (self.group, np.arange(self.count))))
+        low, high, size = (
+            np.ascontiguousarray((together @ part.T).T)
+            for part in (np.minimum(one, other), np.maximum(one, other), np.maximum(np.abs(one), np.abs(other)))
+        )
         slack = 2 * gamma(16 + MOST_TOGETHER) * size + TINY
         low, high = low - slack, high + slack
         if self.curves is not None:

@@ -3,7 +3,8 @@
     y >= z,  y >= 0,    y <= s z + t        the triangle (Ehlers, ATVA 2017), s = u / (u - l), t = -s l
 
 ``big_m`` relaxed is the same polytope with three columns per neuron; here the input of a neuron is no column but an
-expression of older ones, which is what cuts (``hull_cuts``) are made of, and a linear program a third of the size.
+expression of older ones, which is what hull planes are made of (``search.hull_ascent``), and a linear program a third
+of the size.
 
 Bounds on a neuron's input are sharpened on the way by the ranges of the groups of its terms (``terms``): where every
 neuron of the first layer reads one input only, those of the second layer are exact.
@@ -15,7 +16,7 @@ Invariant: for every input in the box the columns' true values satisfy all bound
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -61,6 +62,14 @@ class TriangleProgram:
     terms: Terms
     output: Expression
     level: Level
+
+    def tightened(self, lower: Array, upper: Array) -> TriangleProgram:
+        """With other bounds on the neurons' inputs, (m,) each, lower < 0 < upper, that hold all over the box."""
+        neurons = replace(self.neurons, lower=lower, upper=upper)
+        most = self.terms.upper.copy()
+        most[neurons.column] = np.minimum(most[neurons.column], upper)
+        terms = replace(self.terms, upper=most)
+        return replace(self, model=_model(neurons, terms), neurons=neurons, terms=terms)
 
 
 def triangle_program(network: Network, lower: Array, upper: Array, bounds: Sequence[Bounds]) -> TriangleProgram:

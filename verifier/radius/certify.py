@@ -6,7 +6,7 @@
     branch     best-first branch and bound on ReLU phases inside the ball of the nearest counterexample; the bound of a
                region is the distance at which its linear relaxation first allows one, so one search serves all radii,
                and its least bound is certified at any moment.  In turns with attacks from the worst regions
-    cut        linf, where a first turn of that leaves a gap: ball after ball by branch and cut (``cutting``)
+    decide     linf, where a first turn of that leaves a gap: ball after ball by hull planes (``balls``)
 
 After Tjeng, Xiao and Tedrake (ICLR 2019), who minimise the distance by a MILP; HiGHS has no Euclidean objective, and
 its word is not rigorous.  The norm l0 counts, and has a search of its own (``l0``).
@@ -29,7 +29,7 @@ from verifier.bounds.crown import backward, relax
 from verifier.deadline import Deadline
 from verifier.falsify.attack import AttackOptions, attack
 from verifier.query import Query
-from verifier.radius.cutting import cut
+from verifier.radius.balls import decide_balls
 from verifier.radius.descent import DescentOptions, descend
 from verifier.radius.fab import FabOptions, fab
 from verifier.radius.incumbent import Incumbent
@@ -53,7 +53,7 @@ class RadiusOptions:
     attack_share: of the time, at most, for the first attacks.  bisections: with plain CROWN.
     first_turn: seconds of branching before the first attack in between; every turn is twice as long as the one before.
     pause: length of an attack against the turn before it.  refocus: bounds are made anew for a ball this much smaller.
-    cut_share: of the time left after a first turn, for branch and cut in linf.
+    ball_share: of the time left after a first turn, for the decision of balls in linf.
     within: the distance that matters: the run ends once a counterexample is known there, or none exists.
     """
 
@@ -61,11 +61,11 @@ class RadiusOptions:
     within: float = math.inf
     seed: int = 0
     attack_share: float = 0.2
-    bisections: int = 10
+    bisections: int = 6
     first_turn: float = 0.5
     pause: float = 0.2
     refocus: float = 0.98
-    cut_share: float = 0.9
+    ball_share: float = 0.95
     fab: FabOptions = field(default_factory=FabOptions)
     descent: DescentOptions = field(default_factory=DescentOptions)
     regions: RegionOptions = field(default_factory=RegionOptions)
@@ -120,8 +120,8 @@ def _run(question: Question, record: Record, deadline: Deadline, options: Radius
         count(question, record, deadline, options.within)
         return
     _crown(question, record, deadline.share(0.3), options)
-    if question.ball.norm is Norm.LINF and not question.joint and not math.isfinite(options.within):
-        _cut(question, record, deadline, options, generator)
+    if question.ball.norm is Norm.LINF and not math.isfinite(options.within):
+        _decide(question, record, deadline, options, generator)
     if not _enough(record, options):
         _branch(question, record, deadline, options, generator)
 
@@ -132,8 +132,11 @@ def _attack(
     incumbent = record.incumbent
     fab(question, incumbent, deadline, options.fab, generator)
     record.see("attack")
-    if question.ball.norm is Norm.LINF and not question.joint:
+    if question.ball.norm is not Norm.LINF:
+        return
+    if not math.isfinite(incumbent.distance) and not question.joint:
         _shrink(question, record, deadline, options.seed, waves=2)
+    descend(question, incumbent, deadline, generator, options.descent, lambda: record.see("attack"))
 
 
 def _shrink(question: Question, record: Record, deadline: Deadline, seed: int, waves: int) -> None:
@@ -231,7 +234,7 @@ def _branch(
         seed += 1
         pause = deadline.within(options.pause * turn)
         fab(question, incumbent, pause, options.fab, generator)
-        if question.ball.norm is Norm.LINF and not question.joint:
+        if question.ball.norm is Norm.LINF:
             descend(question, incumbent, pause, generator, options.descent, lambda: record.see("attack"))
         record.see("attack")
         end, most = deadline.within(turn), _most(question, record, options)
@@ -248,23 +251,19 @@ def _branch(
         turn *= 2
 
 
-def _cut(
+def _decide(
     question: Question, record: Record, deadline: Deadline, options: RadiusOptions, generator: torch.Generator
 ) -> None:
-    """Branch and cut for most of the time, after a turn of the search for the distance: that ends small networks."""
+    """Ball after ball for most of the time, after a turn of the search for the distance: that ends small networks."""
     if _enough(record, options):
         return
     _Branching(question, record, _most(question, record, options), deadline, options, generator).work(
-        deadline.within(4 * options.first_turn)
+        deadline.within(options.first_turn)
     )
-    if _enough(record, options):
-        return
-    pause = deadline.share(options.attack_share / 2)
-    descend(question, record.incumbent, pause, generator, options.descent, lambda: record.see("attack"))
-    cut(
+    decide_balls(
         question,
         record,
-        deadline.share(options.cut_share),
+        deadline.share(options.ball_share),
         options.tolerance,
         generator,
         lambda: _enough(record, options),

@@ -5,6 +5,9 @@ geometrically to a fraction of a hundredth of the ball.  A scouting round over a
 all later rounds go to those few, from random corners and from the counterexample that is known.  What counts is how far
 *below* zero a margin falls: the deeper point, drawn towards the centre, is the nearer counterexample.  So nothing
 stops at the first hit, unlike in ``falsify.attack``, which decides and is done.
+
+A quarter of the descents follows true gradients, a quarter those that see through the first flat ReLUs, and half those
+that see through all (``chords``), at first.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from torch import Tensor
 from verifier.deadline import Deadline
 from verifier.falsify import work
 from verifier.model.network import Network
+from verifier.radius.chords import ChordGradients
 from verifier.radius.fab import margins
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import Question
@@ -27,6 +31,11 @@ MOMENTUM = 0.75
 KNOWN = 4
 """One descent in this many starts near the known counterexample."""
 OFFERED = 6
+THROUGH_FIRST = (0.0, 1.0, 1.0, 1.0)
+THROUGH_LATER = (0.0, 0.0, 0.5, 0.5)
+"""Shares of chords in the slopes of every four descents, at their beginning."""
+LATER_FADES = 1.3
+"""How much faster the chords of later ReLUs give way to true slopes."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +113,14 @@ def _round(
     x = torch.minimum(torch.maximum(x.flatten(0, 1), lower), upper)
     chosen = torch.tensor(targets).repeat_interleave(count)
     half = (upper - lower) / 2
+    chords = ChordGradients(network, lower, upper)
+    first, later = (torch.tensor(shares).repeat(len(x) // 4 + 1)[: len(x)] for shares in (THROUGH_FIRST, THROUGH_LATER))
     best, least, pace = x, torch.full((len(x),), torch.inf), torch.zeros_like(x)
     for step in range(options.steps):
         point = x.detach().requires_grad_(True)
-        value = margins(question, network.forward(point), chosen)
+        done = step / max(options.steps - 1, 1)
+        outputs = chords.forward(point, first * (1 - done), later * max(0.0, 1 - LATER_FADES * done))
+        value = margins(question, outputs, chosen)
         (gradient,) = torch.autograd.grad(value.sum(), point)
         better = value.detach() < least
         least = torch.where(better, value.detach(), least)
@@ -115,6 +128,6 @@ def _round(
         if deadline.expired:
             break
         pace = MOMENTUM * pace + gradient / gradient.abs().mean(1, keepdim=True).clamp(min=1e-12)
-        length = options.first_step * (options.last_step / options.first_step) ** (step / max(options.steps - 1, 1))
+        length = options.first_step * (options.last_step / options.first_step) ** done
         x = torch.minimum(torch.maximum(x - length * half * pace.sign(), lower), upper)
     return best.reshape(len(targets), count, n), least.reshape(len(targets), count)

@@ -20,10 +20,14 @@ from torch import Tensor
 
 from verifier.bounds.ball import Norm
 from verifier.deadline import Deadline
+from verifier.falsify import work
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import Question
 
 Array = NDArray[np.float64]
+
+PIECE = 1e9
+"""Units of ``falsify.work`` for one step of the points that go together: some 45 ms between looks at the clock."""
 
 
 @dataclass(frozen=True)
@@ -51,13 +55,30 @@ def fab(
 
     True if the incumbent got better.
     """
-    network, ball = question.model.network, question.ball
+    network = question.model.network
     targets = torch.tensor(question.targets)
     if starts is None:
         x, chosen = _starts(question, incumbent, options, generator)
     else:
         x = torch.from_numpy(starts).repeat_interleave(len(targets), 0)
         chosen = targets.repeat(len(starts))
+    size = max(1, int(PIECE / work.per_point(network)))
+    parts: list[tuple[Tensor, Tensor]] = []
+    for piece, goals in zip(x.split(size), chosen.split(size), strict=True):
+        if parts and deadline.expired:
+            break
+        parts.append(_projected(question, piece, goals, deadline, options))
+    best, nearest = (torch.cat(part) for part in zip(*parts, strict=True))
+    order = torch.argsort(nearest)[:16]
+    points = best[order][torch.isfinite(nearest[order])].numpy()
+    return bool(len(points)) and incumbent.offer(points)
+
+
+def _projected(
+    question: Question, x: Tensor, chosen: Tensor, deadline: Deadline, options: FabOptions
+) -> tuple[Tensor, Tensor]:
+    """From points [K, n_inputs] towards the boundaries to ``chosen`` [K]: the nearest beyond, and how far it is."""
+    network, ball = question.model.network, question.ball
     nearest = torch.full((len(x),), torch.inf, dtype=torch.float64)
     best = x.clone()
     lower, upper = torch.from_numpy(question.lower), torch.from_numpy(question.upper)
@@ -84,9 +105,7 @@ def fab(
         keep = ball.centre + options.back * d if ball.norm is not Norm.L0 else onward
         nearer = ball.length(step) < length
         x = torch.where((hit & ~nearer)[:, None], keep, onward).clamp(lower, upper)
-    order = torch.argsort(nearest)[:16]
-    points = best[order][torch.isfinite(nearest[order])].numpy()
-    return bool(len(points)) and incumbent.offer(points)
+    return best, nearest
 
 
 def margins(question: Question, outputs: Tensor, chosen: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ class GroupSearch:
         lower, upper = ball.box()
         root = Root(network, lower[None], upper[None], nodes, Lowest(ball, self._cutoff()))
         splits = root.undivided().pick(torch.zeros(len(rows.bounds), dtype=torch.long))
-        found = bound_regions(root, rows, splits, ASCENT)
+        found = bound_regions(root, rows, splits, ASCENT, deadline=self._deadline)
         still = torch.nonzero(found.lower <= 0).squeeze(1)
         if not len(still):
             return None

@@ -98,6 +98,7 @@ class RegionSearch:
 
     def work(self, deadline: Deadline, attempt: Try) -> None:
         """Split until nothing is open or the deadline passes."""
+        self._deadline = deadline
         if not self._started:
             count = len(self._rows.bounds)
             whole = self._root.undivided().pick(torch.zeros(count, dtype=torch.long))
@@ -161,7 +162,7 @@ class RegionSearch:
     def _bound(self, splits: Splits, owner: Tensor, known: Tensor, ascent: AscentOptions, attempt: Try) -> None:
         """Bound regions, keep the open ones, let the caller try the points where their bounds are least."""
         cutoff = self._objective.cutoff
-        result = bound_regions(self._root, self._rows.pick(owner), splits, ascent)
+        result = bound_regions(self._root, self._rows.pick(owner), splits, ascent, deadline=self._deadline)
         self.regions += len(splits)
         # Rounding of the sum; the cutoff had been subtracted.
         lower = torch.maximum(result.lower + cutoff - 2.0**-51 * (result.lower.abs() + abs(cutoff)), known)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
+import highspy
 import numpy as np
 from numpy.typing import NDArray
 
@@ -27,7 +28,7 @@ from verifier.errors import SolverError
 from verifier.solve import highs_run
 from verifier.solve.arrays import check, program
 from verifier.solve.highs_run import RefusedError
-from verifier.solve.lp_certificate import Certifier
+from verifier.solve.lp_certificate import Certifier, certified_lower_bound
 
 Array = NDArray[np.float64]
 
@@ -97,3 +98,28 @@ class LinearPrograms:
         limit = self._highs.getRunTime() + min(deadline.remaining, FOREVER)
         highs_run.expect(self._highs.setOptionValue("time_limit", limit), "setting time_limit")
         self._highs.run()
+
+
+def certified_minimum(model: MilpModel, deadline: Deadline) -> float:
+    """The least cost over the relaxation of one model, certified; infinite where multipliers prove it empty.
+
+    -inf where nothing was proved.  Raises SolverError where HiGHS refuses the model.
+    """
+    relaxed = model.relaxed()
+    try:
+        highs = highs_run.load(program(relaxed), {"threads": 1, "presolve": "off"})
+        highs_run.expect(highs.setOptionValue("time_limit", min(deadline.remaining, FOREVER)), "setting time_limit")
+        highs.run()
+    except RefusedError as refusal:
+        raise SolverError(str(refusal)) from None
+    if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
+        _, has_ray, values = highs.getDualRay()  # type: ignore[attr-defined]  # the stubs lack it
+        if not has_ray:
+            return -np.inf
+        ray = np.array(values, dtype=np.float64)
+        nothing = relaxed.costing(np.zeros(relaxed.n_columns), 0.0)
+        return np.inf if max(certified_lower_bound(nothing, side) for side in (ray, -ray)) > 0 else -np.inf
+    solution = highs.getSolution()
+    if not solution.dual_valid:
+        return -np.inf
+    return certified_lower_bound(relaxed, np.array(solution.row_dual, dtype=np.float64))

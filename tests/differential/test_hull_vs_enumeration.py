@@ -1,0 +1,225 @@
+"""Hull planes against sampled inputs, and the searches with them against enumeration of activation patterns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from support import networks
+from support.oracle import minimum_distance, minimum_margin
+from support.replay import TorchReplay
+from verifier.bounds.crown import intermediate_bounds
+from verifier.deadline import Deadline
+from verifier.encodings.milp.triangle import triangle_program
+from verifier.model.network import Network, Node
+from verifier.model.read import Model
+from verifier.radius.balls import decide_balls
+from verifier.radius.fab import FabOptions, fab
+from verifier.radius.incumbent import Incumbent
+from verifier.radius.question import question
+from verifier.radius.record import Record
+from verifier.search.hull_ascent import HullAscent, Multipliers
+from verifier.search.hull_split import HullSplitting
+from verifier.vnnlib.spec import Disjunct, LinearConstraints
+
+
+def thresholding(rng: np.random.Generator) -> Network:
+    """A dense network whose first neurons read one input each, but for a little of the others."""
+    network = networks.dense(rng, (3, 6, 5, 2))
+    first = network.nodes[1].operator
+    strong = torch.zeros_like(first.weight)
+    strong[torch.arange(6), torch.arange(6) % 3] = torch.from_numpy(rng.choice([-1.0, 1.0], 6))
+    weight = strong + 0.02 * first.weight
+    operator = type(first)(weight, 0.3 * first.bias)
+    nodes = list(network.nodes)
+    nodes[1] = Node(operator, nodes[1].inputs, nodes[1].shape)
+    return Network(tuple(nodes))
+
+
+def cases(seed: int) -> tuple[Network, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    make = (thresholding, lambda r: networks.dense(r, (3, 6, 5, 2)), networks.small_convolutional, networks.residual)
+    network = make[seed % 4](rng)
+    lower, upper = networks.box(rng, network.n_inputs, 0.6)
+    return network, lower, upper
+
+
+def program_of(network: Network, lower: np.ndarray, upper: np.ndarray):
+    nodes = intermediate_bounds(network, torch.from_numpy(lower)[None], torch.from_numpy(upper)[None])
+    return triangle_program(network, lower, upper, nodes)
+
+
+def columns_at(network: Network, program, x: np.ndarray) -> np.ndarray:
+    """The true values of all columns at inputs (K, n): (K, columns)."""
+    found = np.zeros((len(x), program.terms.count))
+    found[:, : x.shape[1]] = x
+    neurons = program.neurons
+    for i in range(len(neurons)):  # a neuron reads older columns only
+        pre = found @ neurons.pre.matrix[[i], : program.terms.count].toarray()[0] + neurons.pre.constant[i]
+        found[:, neurons.column[i]] = np.maximum(pre, 0)
+    return found
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_rows_and_planes_hold_at_every_input(seed):
+    network, lower, upper = cases(seed)
+    program = program_of(network, lower, upper)
+    rng = np.random.default_rng(seed)
+    corners = rng.integers(0, 2, (2000, len(lower)))
+    inside = rng.uniform(0, 1, (2000, len(lower)))
+    x = lower + np.vstack([corners, inside]) * (upper - lower)
+    truth = columns_at(network, program, x)
+    y = network.forward(torch.from_numpy(x)).numpy()
+    assert np.allclose(truth @ program.output.matrix[:, : truth.shape[1]].toarray().T + program.output.constant, y)
+    model = program.model
+    values = truth @ model.rows.toarray().T
+    assert (values <= model.row_upper + model.row_error + 1e-12).all()
+    assert (values >= model.row_lower - model.row_error - 1e-12).all()
+    assert (truth >= model.lower - 1e-12).all()
+    assert (truth <= model.upper + 1e-12).all()
+    hull = HullAscent(program)
+    every = np.arange(len(program.neurons))
+    for _ in range(40):
+        share = rng.choice([0.0, 1.0, 0.5], len(hull.start().share)) * rng.uniform(0, 1, len(hull.start().share))
+        rows, sides, errors = hull.planes(every, share)
+        above = sides + errors - truth @ rows.toarray().T
+        assert (above >= -1e-12).all()
+
+
+def arbitrary(hull: HullAscent, rng: np.random.Generator) -> Multipliers:
+    """Any multipliers prove something."""
+    start = hull.start()
+    return Multipliers(
+        rng.uniform(0, 1, len(start.alpha)),
+        rng.exponential(0.3, len(start.beta)),
+        rng.choice([0.0, 0.3, 1.0], len(start.share)),
+        rng.normal(0, 1, len(start.extra)),
+    )
+
+
+def row_and_least(network: Network, lower: np.ndarray, upper: np.ndarray) -> tuple[np.ndarray, float]:
+    n_outputs = network.n_outputs
+    row = np.eye(n_outputs)[0] - (np.eye(n_outputs)[1] if n_outputs > 1 else 0)
+    free = LinearConstraints(np.zeros((1, len(lower))), row[None], np.zeros(1), np.zeros(1, bool))
+    return row, minimum_margin(network, Disjunct(lower, upper, free))[0]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_proved_holds_in_every_region(seed):
+    """Arbitrary and ascended multipliers against the least value at points with the region's signs."""
+    network, lower, upper = cases(seed)
+    program = program_of(network, lower, upper)
+    hull = HullAscent(program)
+    rng = np.random.default_rng(seed)
+    row, least = row_and_least(network, lower, upper)
+    cost = hull.output(row)
+    m = len(program.neurons)
+    whole = np.zeros(m, np.int8)
+    found = hull.ascend(cost, whole, hull.start(), 60, np.inf)
+    proved = hull.prove(cost, whole, found.multipliers)
+    assert proved <= least + 1e-7
+    start = hull.prove(cost, whole, hull.start())
+    assert proved >= start - 1e-7
+    x = lower + rng.uniform(0, 1, (4000, len(lower))) * (upper - lower)
+    values = network.forward(torch.from_numpy(x)).numpy() @ row
+    truth = columns_at(network, program, x)
+    pre = truth @ program.neurons.pre.matrix[:, : truth.shape[1]].toarray().T + program.neurons.pre.constant
+    for _ in range(12):
+        signs = rng.choice([-1, 0, 0, 1], m).astype(np.int8)
+        inside = ((pre * signs) >= 0).all(1)
+        there = values[inside].min(initial=np.inf)
+        assert hull.prove(cost, signs, arbitrary(hull, rng)) <= there
+        assert hull.prove(cost, signs, hull.ascend(cost, signs, hull.start(), 20, np.inf).multipliers) <= there
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_sharper_bounds_of_neurons_hold(seed):
+    network, lower, upper = cases(seed)
+    program = program_of(network, lower, upper)
+    hull, signs = HullAscent(program).sharper(Deadline.after(30), 30)
+    x = lower + np.random.default_rng(seed).uniform(0, 1, (4000, len(lower))) * (upper - lower)
+    truth = columns_at(network, program, x)
+    neurons = hull.program.neurons
+    pre = truth @ neurons.pre.matrix[:, : truth.shape[1]].toarray().T + neurons.pre.constant
+    assert (pre[:, signs > 0] >= -1e-9).all()
+    assert (pre[:, signs < 0] <= 1e-9).all()
+    left = signs == 0
+    assert (pre[:, left] >= neurons.lower[left] - 1e-9).all()
+    assert (pre[:, left] <= neurons.upper[left] + 1e-9).all()
+    model = hull.program.model
+    values = truth @ model.rows.toarray().T
+    kept = np.tile(left, 2)
+    assert (values <= model.row_upper + model.row_error + 1e-12)[:, kept].all()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_splitting_with_hull_planes_agrees_with_enumeration(seed):
+    network, lower, upper = cases(seed)
+    row, least = row_and_least(network, lower, upper)
+    program = program_of(network, lower, upper)
+    # Shift the output so that the least margin is just above, and just below, zero.
+    for shift in (1e-3, -1e-3):
+        hull = HullAscent(program_with_margin(program, row, shift - least))
+        sharper, signs = hull.sharper(Deadline.after(30), 20)
+        for chosen, known in ((hull, np.zeros(len(signs), np.int8)), (sharper, signs)):
+            search = HullSplitting(chosen, row, known, lambda x: None)
+            assert search.work(Deadline.after(30)) == (shift > 0)
+            assert search.root <= shift + 1e-7
+
+
+def program_with_margin(program, row: np.ndarray, shift: float):
+    """The same program with ``row`` of the output larger by ``shift``."""
+    constant = program.output.constant + shift * row / (row @ row)
+    return replace(program, output=replace(program.output, constant=constant))
+
+
+@pytest.mark.parametrize("seed", range(1, 12))
+def test_balls_decided_with_hull_planes_close_in_on_the_distance(seed):
+    network, lower, upper = cases(seed)
+    if network.n_outputs < 2:
+        pytest.skip("one output has no classes")
+    close_in(network, (lower + upper) / 2, None, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_balls_close_in_on_the_distance_to_one_class_of_three(seed):
+    """A counterexample has to beat both other classes at once."""
+    rng = np.random.default_rng(seed)
+    network = networks.dense(rng, (3, 6, 5, 3))
+    x = rng.uniform(-1, 1, 3)
+    label = int(network.forward(torch.from_numpy(x)[None]).argmax())
+    close_in(network, x, (label + 1 + seed % 2) % 3, seed)
+
+
+def close_in(network: Network, x: np.ndarray, target: int | None, seed: int) -> None:
+    """Without any other engine: from what an attack finds to the distance that enumeration finds."""
+    x = x.astype(np.float32).astype(np.float64)
+    model = Model(network, TorchReplay(network), Path("model.onnx"), "")
+    asked = question(model, x, target=target, bounds=(-4.0, 4.0))
+    rows = asked.rows.outputs[0].numpy()
+    constraints = LinearConstraints(np.zeros((len(rows), len(x))), rows, np.zeros(len(rows)), np.zeros(len(rows), bool))
+    assert len(asked.targets) == 1
+    whole = Disjunct(np.full(len(x), -4.0), np.full(len(x), 4.0), constraints)
+    true = minimum_distance(network, whole, x, "linf", np.ones(len(x)))
+    record = Record(Incumbent(asked))
+    generator = torch.Generator().manual_seed(seed)
+    points = np.random.default_rng(seed).uniform(-4, 4, (2000, len(x)))
+    margins = asked.margin(network.forward(torch.from_numpy(points)).numpy())
+    record.incumbent.offer(points[margins <= 0])
+    fab(asked, record.incumbent, Deadline.after(10), FabOptions(), generator)
+    record.see("attack")
+    assert np.isfinite(record.adversarial) == np.isfinite(true)
+    if np.isinf(true):
+        return
+
+    def enough() -> bool:
+        return record.adversarial - record.certified < 1e-3
+
+    decide_balls(asked, record, Deadline.after(60), 1e-3, generator, enough)
+    assert record.certified <= true + 1e-6
+    assert true <= record.adversarial + 1e-6
+    assert enough()
