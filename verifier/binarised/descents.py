@@ -97,6 +97,7 @@ class Descents:
         pool = self._pools[target]
         return pool[int(self._rng.integers(len(pool)))][1].astype(np.int64) if pool else None
 
+    @np.errstate(invalid="ignore")  # see ``network``
     def search(self, deadline: Deadline) -> Integers | None:
         """Levels (levels,) that satisfy the program, or None when time is over."""
         while len(self._counts) and self._layers and not deadline.expired:

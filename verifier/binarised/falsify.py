@@ -63,6 +63,7 @@ class Falsifier:
         """The largest slack seen of every goal: the negative of what it misses, in integers."""
         self._best_points = np.zeros((self._goals, len(self._free)), np.float32)
 
+    @np.errstate(invalid="ignore")  # see ``network``
     def descend(self, targets: Integers, deadline: Deadline) -> Integers | None:
         """One wave of descents for the goals ``targets``; k (levels,) of an accepted counterexample, or None."""
         options = self._options

@@ -104,12 +104,15 @@ def _singles(weights: sp.csr_array) -> Matrix:
     return singles.toarray() if rows * columns <= DENSE_LIMIT else singles
 
 
+# BLAS computes on the padding of its small blocks too, and the flag which that may raise says nothing of the result.
+@np.errstate(invalid="ignore")
 def _times(x: NDArray[np.float32], weights: Matrix) -> NDArray[np.float32]:
     if isinstance(weights, np.ndarray):
         return x @ weights
     return np.ascontiguousarray((weights.T @ x.T).T)
 
 
+@np.errstate(invalid="ignore")
 def _times_transposed(x: NDArray[np.float32], weights: Matrix) -> NDArray[np.float32]:
     if isinstance(weights, np.ndarray):
         return x @ weights.T
