@@ -104,7 +104,7 @@ def _singles(weights: sp.csr_array) -> Matrix:
     return singles.toarray() if rows * columns <= DENSE_LIMIT else singles
 
 
-# BLAS computes on the padding of its small blocks too, and the flag which that may raise says nothing of the result.
+# BLAS was seen to raise the flag for small products of finite numbers whose result was right.
 @np.errstate(invalid="ignore")
 def _times(x: NDArray[np.float32], weights: Matrix) -> NDArray[np.float32]:
     if isinstance(weights, np.ndarray):
