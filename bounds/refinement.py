@@ -169,7 +169,9 @@ def _pieces(root: Root, k: int, plan: _Plan) -> list[Tensor]:
     batch, count = plan.place.shape
     first = int((plan.split & plan.valid).sum(1).max())
     nodes = root.network.nodes
-    size = 8 * batch * max(node.size for node in nodes[: nodes[k].inputs[0] + 1])
+    sizes = [node.size for node in nodes[: nodes[k].inputs[0] + 1]]
+    # On sparse matrices the coefficients on all nodes are kept until the pass is over.
+    size = 8 * batch * (max(sizes) if root.matrices is None else sum(sizes))
     rest = torch.arange(first, count).split(max(1, PASS_BYTES // size)) if first < count else ()
     return [torch.arange(first), *rest] if first else list(rest)
 

@@ -37,6 +37,7 @@ from verifier.progress import Event, Progress, silent
 from verifier.query import Query
 from verifier.search.box_split import BoxOptions, BoxSplitting
 from verifier.search.box_split import applicable as splits_boxes
+from verifier.search.candidates import root_of
 from verifier.search.evidence_log import BranchLog, EvidenceLog
 from verifier.search.input_split import METHOD as INPUT_SPLITTING
 from verifier.search.input_split import InputSplitting, SplitOptions, applicable
@@ -366,9 +367,10 @@ def _branch_box(state: State, own: list[int], group: BoxGroup, deadline: Deadlin
     state.better.update(dict.fromkeys(ledger.own, (network, nodes)))
     query = replace(state.query.restricted(ledger.own), network=network)
     refine = replace(options.refine, frontier_bytes=state.room // 2)
+    root, progress = root_of(query, nodes), state.progress
     searches: list[Search] = [
-        RefiningSplitting(query, nodes, better.slopes, refine, state.progress, log.regions(ledger.own)),
-        ReluSplitting(query, nodes, branching, state.progress, log.leaves(ledger.own)),
+        RefiningSplitting(query, nodes, better.slopes, refine, progress, log.regions(ledger.own), root),
+        ReluSplitting(query, nodes, branching, progress, log.leaves(ledger.own), root),
         *(search for search in boxes if not search.exhausted),
     ]
     alternate(searches, ledger, deadline, options.threads)

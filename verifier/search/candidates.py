@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from verifier.bounds.beta_crown import Rows
+from verifier.bounds.beta_crown import Root, Rows
+from verifier.bounds.level import Bounds
 from verifier.falsify.referee import Referee
 from verifier.query import Query
 from verifier.verdict import Witness
@@ -41,6 +44,13 @@ class Candidates:
             if self._referee.judge(int(owner[i]), points[i].numpy()):
                 return self._referee.witness
         return None
+
+
+def root_of(query: Query, nodes: Sequence[Bounds]) -> Root:
+    """The box that all disjuncts of the query share, with bounds on all nodes over it."""
+    first = query.disjuncts[0]
+    lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
+    return Root(query.network, lower, upper, tuple(nodes))
 
 
 def rows_of(query: Query) -> Rows:

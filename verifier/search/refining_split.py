@@ -27,7 +27,7 @@ from verifier.deadline import Deadline
 from verifier.evidence.file import REFINING_SPLITTING
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.candidates import Candidates, rows_of
+from verifier.search.candidates import Candidates, root_of, rows_of
 from verifier.search.evidence_log import RegionLog
 from verifier.search.frontier import Frontier, Regions
 from verifier.search.outcome import SearchOutcome, bounds_of
@@ -58,7 +58,7 @@ class RefiningSplitting:
 
     query: all its disjuncts share the box; network in float64 on the CPU.  nodes: rigorous bounds on every node over
     the box, [1, *shape].  slopes: as ``alpha_crown.optimised_bounds`` found them along with the nodes.  log: is told of
-    all regions.
+    all regions.  root: of query and nodes, to share what it derives.
     """
 
     def __init__(
@@ -69,12 +69,11 @@ class RefiningSplitting:
         options: RefineOptions | None = None,
         progress: Progress = silent,
         log: RegionLog | None = None,
+        root: Root | None = None,
     ) -> None:
         self._log = log
         self._options, self._progress, self._slopes = options or RefineOptions(), progress, slopes
-        first = query.disjuncts[0]
-        lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
-        self._root = Root(query.network, lower, upper, tuple(nodes))
+        self._root = root_of(query, nodes) if root is None else root
         parts = [torch.full((s.stop - s.start,), k) for k, s in slices(self._root).items()]
         self._layer = torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
         self._rows = rows_of(query)

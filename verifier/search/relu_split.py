@@ -24,7 +24,7 @@ from verifier.deadline import Deadline
 from verifier.evidence.file import RELU_SPLITTING
 from verifier.progress import Event, Progress, silent
 from verifier.query import Query
-from verifier.search.candidates import Candidates, rows_of
+from verifier.search.candidates import Candidates, root_of, rows_of
 from verifier.search.evidence_log import LeafLog
 from verifier.search.frontier import Frontier, Regions
 from verifier.search.look_ahead import look_ahead
@@ -61,7 +61,7 @@ class ReluSplitting:
     """The search for the disjuncts of a query over one box; ``work`` goes on where it stopped.
 
     query: all its disjuncts share the box; network in float64 on the CPU.  nodes: rigorous bounds on every node over
-    the box, [1, *shape].  log: is told of all closed regions.
+    the box, [1, *shape].  log: is told of all closed regions.  root: of query and nodes, to share what it derives.
     """
 
     def __init__(
@@ -71,12 +71,11 @@ class ReluSplitting:
         options: BranchOptions | None = None,
         progress: Progress = silent,
         log: LeafLog | None = None,
+        root: Root | None = None,
     ) -> None:
         self._log = log
         self._query, self._options, self._progress = query, options or BranchOptions(), progress
-        first = query.disjuncts[0]
-        lower, upper = (torch.as_tensor(side, dtype=torch.float64)[None] for side in (first.lower, first.upper))
-        self._root = Root(query.network, lower, upper, tuple(nodes))
+        self._root = root_of(query, nodes) if root is None else root
         self._rows = rows_of(query)
         self._candidates = Candidates(query, self._rows)
         self._frontier = Frontier(self._options.frontier_bytes, self._options.crowded)
