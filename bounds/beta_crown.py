@@ -35,7 +35,7 @@ from verifier.model.network import Network
 
 MOST_REDUCED = 2**24
 """Entries of the matrices of a reduced network."""
-EVALUATED_BYTES = 2**23
+EVALUATED_BYTES = 2**22
 """For one value per neuron of the regions that are evaluated together; a dozen such arrays are alive at once."""
 
 

@@ -16,7 +16,7 @@ from verifier.verdict import Witness
 
 CONFIRMED_AT_ONCE = 4
 """Candidate points of one batch that are replayed."""
-VALUES_BYTES = 2**24
+VALUES_BYTES = 2**22
 """For the values of all neurons at the points that are evaluated together."""
 
 
