@@ -56,7 +56,7 @@ def summary(records: list[dict[str, Any]], tolerance: float, epsilon: float) -> 
 
 
 def main(
-    index: Annotated[str, typer.Option(help="Which test images: 0:100, 7, 3,5,8 ...")] = "0:100",
+    index: Annotated[str, typer.Option(help="Which test images: 7, or a range such as 0:100.")] = "0:100",
     epsilon: Annotated[float, typer.Option(help="Of the decision problem.")] = 0.1,
     tolerance: Annotated[float, typer.Option(help="Of the radius.")] = 1e-3,
     timeout: Annotated[
