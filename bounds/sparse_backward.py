@@ -268,9 +268,9 @@ def kernel() -> ModuleType:
 
 def _line(relaxed: Relaxed, index: int, batch: int, count: int) -> _Line:
     line, multiplier = relaxed.relaxations[index], relaxed.multipliers.get(index)
-    # Where a neuron is decided its line is exact, from below and from above.
+    # Where a neuron is decided its line is exact, from below and from above: 0 or the identity, whose slopes agree.
     upper, intercept = line.upper_slope.flatten(2), line.upper_intercept.flatten(2)
-    undecided = (intercept != 0).any(1).any(0)
+    undecided = ((intercept != 0) | ((upper != 0) & (upper != 1))).any(1).any(0)
     mixed = (upper != upper[:1, :1]).any(1).any(0)
     split = torch.zeros_like(mixed) if multiplier is None else (multiplier.flatten(2) != 0).any(1).any(0)
     some = undecided | mixed | split

@@ -17,7 +17,7 @@ from verifier.bounds import blocks_kernel
 from verifier.bounds.blocks import blocks_of
 from verifier.bounds.crown import Relaxed, backward, intermediate_bounds, relax
 from verifier.bounds.level import Bounds
-from verifier.bounds.relaxation import triangle
+from verifier.bounds.relaxation import Relaxation, triangle
 from verifier.bounds.sparse_backward import Matrices, by_place, sparse_least
 from verifier.model.network import Network, build
 from verifier.model.operators import Concat, Gather, Input, Relu, Reshape, Scale, Sum
@@ -148,6 +148,21 @@ def test_the_error_of_a_pass_is_subtracted() -> None:
     exact = Relaxed(network, nodes, relaxed.relaxations, dict.fromkeys(relaxed.sensitivities))
     bare = sparse_least(Matrices(network), exact, last, torch.tensor([0]), 1.0)
     assert 1e-17 < float(bare - found) < 1e-9
+
+
+def test_a_line_that_is_neither_zero_nor_the_identity_is_kept() -> None:
+    rng = np.random.default_rng(5)
+    network = networks.stacked_convolutions(rng)
+    lower, upper = (torch.from_numpy(side)[None] for side in networks.box(rng, network.n_inputs, 0.4))
+    relaxed = relax(network, intermediate_bounds(network, lower, upper))
+    half = {}
+    for k, line in relaxed.relaxations.items():
+        slope = torch.full_like(line.upper_slope, 0.5)
+        half[k] = Relaxation(slope, slope, torch.zeros_like(slope))
+    places, last = torch.arange(network.n_outputs), len(network.nodes) - 1
+    changed = replace(relaxed, relaxations=half)
+    sparse = sparse_least(Matrices(network), changed, last, places, 1.0)
+    assert torch.allclose(sparse, dense_extremes(changed, last, places, 1.0), rtol=1e-12, atol=1e-12)
 
 
 def random_pattern(rng: np.random.Generator, rows: int, columns: int, patterns: int) -> sp.csr_array:
