@@ -15,7 +15,7 @@ Invariant: for every input in the box the columns' true values satisfy all bound
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,7 @@ Indices = NDArray[np.int64]
 class Neurons:
     """The undecided ones, m of them.  column: (m,), of the value.  pre: the inputs, m rows.
 
-    lower, upper: (m,), bounds on the inputs, lower < 0 < upper.  layer: (m,), the ReLU node.
+    lower, upper: (m,), bounds on the inputs, lower < 0 < upper.  layer, place: (m,), the ReLU node, and where in it.
     """
 
     column: Indices
@@ -45,6 +45,7 @@ class Neurons:
     lower: Array
     upper: Array
     layer: Indices
+    place: Indices
 
     def __len__(self) -> int:
         return len(self.column)
@@ -55,6 +56,7 @@ class TriangleProgram:
     """model: no cost.  Row i < m: neuron i's ``y - z >= 0``; row m + i: the upper side of its triangle.
 
     terms: how the columns group.  output: the network's output over the columns.
+    phases: of all neurons by ReLU node, (size,) int8: 1 active and -1 inactive all over the box, 0 undecided.
     """
 
     model: MilpModel
@@ -62,6 +64,7 @@ class TriangleProgram:
     terms: Terms
     output: Expression
     level: Level
+    phases: Mapping[int, NDArray[np.int8]]
 
     def tightened(self, lower: Array, upper: Array) -> TriangleProgram:
         """With other bounds on the neurons' inputs, (m,) each, lower < 0 < upper, that hold all over the box."""
@@ -79,6 +82,7 @@ def triangle_program(network: Network, lower: Array, upper: Array, bounds: Seque
     values = {0: of_columns(places, width)}
     terms = Terms.inputs(lower, upper, width)
     found: list[Neurons] = []
+    phases: dict[int, NDArray[np.int8]] = {}
     for index in range(1, len(network.nodes)):
         node = network.nodes[index]
         operator = node.operator
@@ -86,7 +90,7 @@ def triangle_program(network: Network, lower: Array, upper: Array, bounds: Seque
         if isinstance(operator, Relu):
             source = node.inputs[0]
             below, above = (side.double().numpy().reshape(-1) for side in (bounds[source].lower, bounds[source].upper))
-            values[index], neurons = _relu(index, values[source], below, above, terms)
+            values[index], neurons, phases[index] = _relu(index, values[source], below, above, terms)
             terms = terms.with_neurons(neurons.column, neurons.pre, neurons.upper)
             found.append(neurons)
         else:
@@ -95,11 +99,13 @@ def triangle_program(network: Network, lower: Array, upper: Array, bounds: Seque
     neurons = _joined(found, width)
     read = [network.nodes[index].inputs[0] for index in network.relus]
     level = min((bounds[index].level for index in read), default=Level.RIGOROUS)
-    return TriangleProgram(_model(neurons, terms), neurons, terms, values[len(network.nodes) - 1], level)
+    return TriangleProgram(_model(neurons, terms), neurons, terms, values[len(network.nodes) - 1], level, phases)
 
 
-def _relu(index: int, source: Expression, below: Array, above: Array, terms: Terms) -> tuple[Expression, Neurons]:
-    """The value of a ReLU node and its undecided neurons, whose columns follow those of ``terms``."""
+def _relu(
+    index: int, source: Expression, below: Array, above: Array, terms: Terms
+) -> tuple[Expression, Neurons, NDArray[np.int8]]:
+    """The value of a ReLU node, its undecided neurons, whose columns follow those of ``terms``, and all phases."""
     undecided = np.flatnonzero((below < 0) & (above > 0))
     low, high = terms.ranges(source[undecided])
     below, above = below.copy(), above.copy()
@@ -114,7 +120,8 @@ def _relu(index: int, source: Expression, below: Array, above: Array, terms: Ter
     matrix = sp.csr_array(through + spread)
     value = Expression(matrix, np.where(active, source.constant, 0.0), np.where(active, source.error, 0.0))
     layer = np.full(len(neurons), index)
-    return value, Neurons(columns, source[neurons], below[neurons], above[neurons], layer)
+    phases = (active.astype(np.int8) - (~active & ~live)).astype(np.int8)
+    return value, Neurons(columns, source[neurons], below[neurons], above[neurons], layer, neurons), phases
 
 
 def _joined(parts: Sequence[Neurons], width: int) -> Neurons:
@@ -126,8 +133,8 @@ def _joined(parts: Sequence[Neurons], width: int) -> Neurons:
 
     constant = np.concatenate([none, *(part.pre.constant for part in parts)])
     error = np.concatenate([none, *(part.pre.error for part in parts)])
-    column, layer = joined("column").astype(np.int64), joined("layer").astype(np.int64)
-    return Neurons(column, Expression(matrix, constant, error), joined("lower"), joined("upper"), layer)
+    column, layer, place = (joined(name).astype(np.int64) for name in ("column", "layer", "place"))
+    return Neurons(column, Expression(matrix, constant, error), joined("lower"), joined("upper"), layer, place)
 
 
 def _model(neurons: Neurons, terms: Terms) -> MilpModel:

@@ -12,37 +12,36 @@ is the triangle's upper side.  As the lower side has a slope alpha that ascends 
 De Palma et al. ("Scaling the convex barrier with active sets", ICLR 2021) ascend multipliers of hull cuts; a share per
 term needs no list of cuts, and one backward pass over the sparse rows serves them all.
 
-What counts is proved afterwards: the planes become rows of a linear program, with constants that are worked out anew
-on the way down to the inputs, so that what the neurons of the first layer read besides their own input is not lost,
-and the multipliers are checked (``solve.lp_certificate``).
+Several regions are ascended at once, one per lane of a vector register (``hull_lanes``).  What counts is proved
+afterwards (``hull_proof``), with constants of the planes that are worked out anew on the way down to the inputs, so
+that what the neurons of the first layer read besides their own input is not lost.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from verifier.bounds.rounding import TINY, gamma
 from verifier.deadline import Deadline
 from verifier.encodings.milp.expression import Expression, combination
 from verifier.encodings.milp.model import MilpModel
 from verifier.encodings.milp.triangle import TriangleProgram
-from verifier.search import hull_kernel
-from verifier.search.hull_kernel import Layout
+from verifier.search import hull_lanes, hull_proof
+from verifier.search.hull_lanes import Lanes
+from verifier.search.hull_layout import Layout, layout_of, lines, single_precision
+from verifier.search.lanes import LANES
 from verifier.solve.lp import certified_minimum
-from verifier.solve.lp_certificate import certified_lower_bound
 
 Array = NDArray[np.float64]
+Single = NDArray[np.float32]
 Signs = NDArray[np.int8]
 
-HULL_SHARE = 0.5
-"""Neurons of which a known bound is below this share of the sum of their terms keep the triangle."""
 MOST_ENTRIES = 20_000_000
-MINOR = 2e-3
-"""Terms up to this share of the sum of all widths are taken together."""
+MOST_WEIGHTS = 3_000_000
 STEP, LAST_STEP = 0.1, 0.002
 
 
@@ -53,10 +52,10 @@ class Multipliers:
     extra: (m,), what the planes' constants have to be larger than the ranges of their terms say.
     """
 
-    alpha: Array
-    beta: Array
-    share: Array
-    extra: Array
+    alpha: Single
+    beta: Single
+    share: Single
+    extra: Single
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,22 +72,37 @@ class Cost:
 
 
 @dataclass(frozen=True, eq=False)
+class Task:
+    """A row to be bounded where the neurons have these signs, (m,): +1 active, -1 inactive, 0 undecided.
+
+    goal: a bound at which the ascent may stop.
+    """
+
+    cost: Cost
+    signs: Signs
+    start: Multipliers
+    goal: float = np.inf
+
+
+@dataclass(frozen=True, eq=False)
 class Ascended:
-    """bound: not proved.  multipliers: that it comes from.  columns, pre: (n + m,) and (m,), a mean of minimisers.
+    """bound: not proved.   multipliers: that it comes from.  columns, pre: (n + m,) and (m,), a mean of minimisers.
 
     coefficients: (m,), of the neurons' values.
     """
 
     bound: float
     multipliers: Multipliers
-    columns: Array
-    pre: Array
-    coefficients: Array
+    columns: Single
+    pre: Single
+    coefficients: Single
 
 
 def fits(program: TriangleProgram) -> bool:
-    """Whether the dense matrices in between stay small enough."""
-    return len(program.neurons) * max(program.terms.count, program.terms.groups) <= MOST_ENTRIES
+    """Whether the dense matrices in between, and the lanes' multipliers, stay small enough."""
+    neurons, terms = program.neurons, program.terms
+    dense = len(neurons) * max(terms.count, terms.groups)
+    return dense <= MOST_ENTRIES and neurons.pre.matrix.nnz <= MOST_WEIGHTS
 
 
 class HullAscent:
@@ -97,11 +111,14 @@ class HullAscent:
     def __init__(self, program: TriangleProgram, layout: Layout | None = None) -> None:
         """layout: of a program that differs in the bounds of coarse neurons alone."""
         self.program = program
-        slope, lift = _lines(program)
-        self._layout = _layout(program, slope, lift) if layout is None else layout._replace(slope=slope, lift=lift)
-        neurons = program.neurons
+        if layout is None:
+            self._layout = layout_of(program)
+        else:
+            slope, lift = lines(program)
+            self._layout = layout._replace(slope=slope, lift=lift)
+        self._single = single_precision(self._layout)
         self._size = np.maximum(np.abs(program.terms.lower), np.abs(program.terms.upper))
-        self._pre_error = 1.001 * neurons.pre.error
+        self._doubt = 1.001 * program.neurons.pre.error
 
     @property
     def n_inputs(self) -> int:
@@ -115,9 +132,9 @@ class HullAscent:
 
     def start(self) -> Multipliers:
         """Adaptive lower slopes and the triangles' upper sides."""
-        neurons, layout = self.program.neurons, self._layout
-        alpha = (neurons.upper > -neurons.lower).astype(np.float64)
-        nothing = np.zeros(len(neurons))
+        neurons, layout = self.program.neurons, self._single
+        alpha = (neurons.upper > -neurons.lower).astype(np.float32)
+        nothing = np.zeros(len(neurons), np.float32)
         return Multipliers(alpha, nothing, np.repeat(layout.slope, np.diff(layout.terms)), nothing)
 
     def output(self, row: Array) -> Cost:
@@ -139,64 +156,55 @@ class HullAscent:
         program, layout = self.program, self._layout
         signs = np.zeros(len(program.neurons), np.int8)
         hull = self
-        for neuron in np.flatnonzero(self.coarse).tolist():
-            if deadline.expired:
-                break
+        coarse = np.flatnonzero(self.coarse)
+        # Those of one layer do not read each other.
+        for layer in np.unique(program.neurons.layer[coarse]):
+            neurons = coarse[program.neurons.layer[coarse] == layer]
             lower, upper = hull.program.neurons.lower.copy(), hull.program.neurons.upper.copy()
-            for sign in (1.0, -1.0):
-                cost = hull.input_of(neuron, sign)
-                found = hull.ascend(cost, signs, hull.start(), steps, np.inf)
-                proved = hull.prove(cost, signs, found.multipliers)
-                if proved >= 0:
-                    signs[neuron] = int(sign)
-                    break
-                if sign > 0:
-                    lower[neuron] = max(lower[neuron], proved)
-                else:
-                    upper[neuron] = min(upper[neuron], -proved)
-            if not signs[neuron]:
-                hull = HullAscent(program := program.tightened(lower, upper), layout)
+            for first in range(0, len(neurons), LANES // 2):
+                part = neurons[first : first + LANES // 2].tolist()
+                if deadline.expired:
+                    return hull, signs
+                start = hull.start()
+                tasks = [Task(hull.input_of(j, sign), signs, start) for j in part for sign in (1.0, -1.0)]
+                for k, found in enumerate(hull.ascend(tasks, steps)):
+                    proved, _ = hull.prove(tasks[k], found.multipliers)
+                    neuron, sign = part[k // 2], 1 - 2 * (k % 2)
+                    if proved >= 0:
+                        signs[neuron] = sign
+                    elif sign > 0:
+                        lower[neuron] = max(lower[neuron], proved)
+                    else:
+                        upper[neuron] = min(upper[neuron], -proved)
+            hull = HullAscent(hull.program.tightened(lower, upper), layout)
         return hull, signs
 
-    def ascend(
-        self, cost: Cost, signs: Signs, start: Multipliers, iterations: int, goal: float, step: float = STEP
-    ) -> Ascended:
-        """signs: (m,), +1 active, -1 inactive.  goal: where to stop.  step: of slopes and shares, at first."""
-        alpha, beta, share = (a.astype(np.float64) for a in (start.alpha, start.beta, start.share))
-        bound, columns, pre, a = hull_kernel.ascend(
-            self._layout, cost.row, cost.offset, signs, alpha, beta, share, start.extra, cost.scale, iterations, step,
-            LAST_STEP, goal,
-        )  # fmt: skip
-        # The planes' constants anew: what the ranges of terms leave out depends on the slopes.
-        curved = np.flatnonzero((signs == 0) & (a < 0) & self._layout.hull)
-        slopes = np.repeat(share, np.diff(self._layout.entries)) * self._layout.weights
-        lifts, _, _ = self._lifts(curved, slopes)
-        extra = start.extra.copy()
-        extra[curved] = lifts - hull_kernel.plane_lifts(self._layout, share, curved)
-        bound += float(a[curved] @ (extra - start.extra)[curved])
-        return Ascended(bound, Multipliers(alpha, beta, share, extra), columns, pre, a)
+    def ascend(self, tasks: Sequence[Task], iterations: int, step: float = STEP) -> list[Ascended]:
+        """Raise the bounds of up to LANES tasks.  step: of slopes and shares, at first."""
+        lanes = _lanes(tasks)
+        bounds, columns, pre, coefficients = hull_lanes.ascend(self._single, lanes, iterations, step, LAST_STEP)
+        alpha, beta, share = (np.ascontiguousarray(part.T) for part in (lanes.alpha, lanes.beta, lanes.share))
+        columns, pre, coefficients = (np.ascontiguousarray(part.T) for part in (columns, pre, coefficients))
+        return [
+            Ascended(
+                float(bounds[k]),
+                Multipliers(alpha[k].copy(), beta[k].copy(), share[k].copy(), task.start.extra),
+                columns[k],
+                pre[k],
+                coefficients[k],
+            )
+            for k, task in enumerate(tasks)
+        ]
 
-    def prove(self, cost: Cost, signs: Signs, chosen: Multipliers) -> float:
-        """A rigorous lower bound of the cost where the neurons have these signs."""
-        program, layout = self.program, self._layout
-        m, n = len(program.neurons), layout.n
-        row, lines, lifts = cost.row.copy(), np.empty(m), np.empty(m)
-        beta = chosen.beta * cost.scale
-        hull_kernel.backward(layout, signs, chosen.alpha, beta, chosen.share, chosen.extra, row, lines, lifts)
-        a = row[n:]
-        lower = np.where(signs < 0, beta, np.where(signs > 0, a - beta, np.maximum(a, 0) * np.nan_to_num(lines)))
-        upper = np.where((signs == 0) & (a < 0) & ~np.isnan(lines), a, 0.0)
-        curved = np.flatnonzero((signs == 0) & (a < 0) & np.isnan(lines))
-        planes, sides, errors = self.planes(curved, chosen.share)
-        model = self._region(cost, signs)
-        whole = replace(
-            model,
-            rows=sp.csr_array(sp.vstack([model.rows, planes], format="csr")),
-            row_lower=np.append(model.row_lower, np.full(len(curved), -np.inf)),
-            row_upper=np.append(model.row_upper, sides),
-            row_error=np.append(model.row_error, errors),
-        )
-        return certified_lower_bound(whole, np.concatenate([lower, upper, a[curved]]))
+    def prove(self, task: Task, chosen: Multipliers) -> tuple[float, Multipliers]:
+        """A rigorous lower bound of the task's cost, and the multipliers with the planes' constants as they are."""
+        cost, extra = task.cost, chosen.extra.astype(np.float64)
+        bound = hull_proof.lower_bound(
+            self._layout, self._size, self._doubt, self.program.terms.upper, cost.row, cost.offset, cost.error,
+            task.signs, chosen.alpha.astype(np.float64), chosen.beta * cost.scale, chosen.share.astype(np.float64),
+            extra,
+        )  # fmt: skip
+        return float(bound), replace(chosen, extra=extra.astype(np.float32))
 
     def decide(self, cost: Cost, signs: Signs, deadline: Deadline) -> float:
         """The same by a linear program: the minimum where all neurons have signs, infinite where there is no point."""
@@ -212,81 +220,25 @@ class HullAscent:
             model, cost=cost.row, offset=cost.offset, cost_error=cost.error, upper=upper, row_upper=row_upper
         )
 
-    def _lifts(self, neurons: NDArray[np.int64], slopes: Array) -> tuple[Array, Array, Array]:
-        """The planes' constants with slopes (entries,), the sizes of what they are sums of, and doubts; (k,) each."""
-        layout, most = self._layout, self.program.terms.upper
-        found: tuple[Array, Array, Array] = hull_kernel.lifts_below(
-            layout, neurons, slopes, self._size, self._pre_error, most
-        )
-        return found
 
-    def planes(self, neurons: NDArray[np.int64], share: Array) -> tuple[sp.csr_array, Array, Array]:
-        """``rows @ columns <= sides`` up to ``errors``: the planes of these neurons."""
-        layout = self._layout
-        slopes = np.repeat(share, np.diff(layout.entries)) * layout.weights
-        sides, sizes, doubts = self._lifts(neurons, slopes)
-        longest = layout.n + int(np.diff(layout.entries[layout.terms]).max(initial=0)) ** 2
-        errors = 1.01 * doubts + self._pre_error[neurons] + 8 * gamma(longest + 64) * sizes + TINY
-        first, last = layout.entries[layout.terms[neurons]], layout.entries[layout.terms[neurons + 1]]
-        counts = last - first
-        starts = np.append(0, np.cumsum(counts))
-        places = np.arange(starts[-1]) + np.repeat(first - starts[:-1], counts)
-        shape = (len(neurons), self.program.terms.count)
-        inputs = sp.csr_array((-slopes[places], layout.columns[places], starts), shape=shape)
-        own = sp.csr_array((np.ones(len(neurons)), layout.n + neurons, np.arange(len(neurons) + 1)), shape=shape)
-        return sp.csr_array(inputs + own), sides, errors
+def _lanes(tasks: Sequence[Task]) -> Lanes:
+    """Lanes without a task repeat the last one, at its goal from the beginning."""
+    assert 0 < len(tasks) <= LANES
+    filled = [*tasks, *[tasks[-1]] * (LANES - len(tasks))]
+    goals = np.array([task.goal for task in filled])
+    goals[len(tasks) :] = -np.inf
 
+    def together(parts: Sequence[Array] | Sequence[Single]) -> Single:
+        return np.stack([part.astype(np.float32, copy=False) for part in parts], axis=1)
 
-def _lines(program: TriangleProgram) -> tuple[Array, Array]:
-    """Slopes and lifts of the triangles, which are above both ends as rounded."""
-    lower, upper = program.neurons.lower, program.neurons.upper
-    slope = upper / (upper - lower)
-    return slope, np.maximum(-slope * lower, (1 - slope) * upper) * (1 + 1e-14) + 1e-290
-
-
-def _layout(program: TriangleProgram, slope: Array, lift: Array) -> Layout:
-    terms, neurons = program.terms, program.neurons
-    n, m = terms.n_inputs, len(neurons)
-    assert np.array_equal(neurons.column, n + np.arange(m))
-    matrix, constant = neurons.pre.matrix, neurons.pre.constant
-    dense = matrix.toarray()
-    low, high = terms.without_remainders().parts(dense)
-    spread = MINOR * (high - low).sum(1)
-    place = np.zeros(terms.groups, np.int64)
-    columns, weights, least, width, lengths, counts = [], [], [], [], [], []
-    for j in range(m):
-        own = slice(matrix.indptr[j], matrix.indptr[j + 1])
-        groups = np.unique(terms.group[matrix.indices[own]])
-        # Terms that hardly matter share one slope, as one term that comes last.
-        minor = high[j, groups] - low[j, groups] <= spread[j]
-        place[groups] = np.where(minor, np.count_nonzero(~minor), np.cumsum(~minor) - 1)
-        term = place[terms.group[matrix.indices[own]]]
-        order = np.argsort(term, kind="stable")
-        columns.append(matrix.indices[own][order].astype(np.int64))
-        weights.append(matrix.data[own][order])
-        least.append(np.bincount(place[groups], low[j, groups]))
-        width.append(np.bincount(place[groups], high[j, groups] - low[j, groups]))
-        lengths.append(np.bincount(term))
-        counts.append(len(lengths[-1]))
-    single, weight = terms.single(dense, m)
-    none = np.zeros(0)
-    return Layout(
-        n=n,
-        terms=np.append(0, np.cumsum(counts, dtype=np.int64)),
-        entries=np.append(0, np.cumsum(np.concatenate([none, *lengths]).astype(np.int64))),
-        columns=np.concatenate([np.zeros(0, np.int64), *columns]),
-        weights=np.concatenate([none, *weights]),
-        least=np.concatenate([none, *least]),
-        width=np.concatenate([none, *width]),
-        constant=constant.copy(),
-        most=constant + high.sum(1),
-        slope=slope,
-        lift=lift,
-        hull=(single < 0)
-        & (neurons.upper > HULL_SHARE * (constant + high.sum(1)))
-        & (neurons.lower < HULL_SHARE * (constant + low.sum(1))),
-        own=single,
-        weight=weight,
-        lower=terms.lower[:n].copy(),
-        upper=terms.upper[:n].copy(),
+    return Lanes(
+        signs=np.stack([task.signs for task in filled], axis=1),
+        cost=together([task.cost.row for task in filled]),
+        offset=np.array([task.cost.offset for task in filled], np.float32),
+        scale=np.array([task.cost.scale for task in filled], np.float32),
+        goal=goals.astype(np.float32),
+        alpha=together([task.start.alpha for task in filled]),
+        beta=together([task.start.beta for task in filled]),
+        extra=together([task.start.extra for task in filled]),
+        share=together([task.start.share for task in filled]),
     )

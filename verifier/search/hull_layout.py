@@ -1,0 +1,111 @@
+"""A triangle program as flat arrays, for the compiled loops over hull planes.
+
+Columns are n inputs and then m undecided neurons in the order of the network.  A neuron reads terms, which are what its
+planes have a slope each for: all that it reads from one group of columns, an input and the neurons that read that input
+only (``encodings.milp.terms``).  Terms that hardly matter share one slope, as one term that comes last.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from verifier.encodings.milp.triangle import TriangleProgram
+
+Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+HULL_SHARE = 0.5
+"""Neurons of which a known bound is below this share of the sum of their terms keep the triangle."""
+MINOR = 2e-3
+"""Terms up to this share of the sum of all widths are taken together."""
+
+
+class Layout(NamedTuple):
+    """A program of n inputs and m neurons; neuron j has the column n + j.
+
+    Neuron j reads the terms ``terms[j]`` to ``terms[j + 1]``, and term t the entries ``entries[t]`` to
+    ``entries[t + 1]``: columns and their weights.  least, width: of each term.  most: (m,), the sum of all terms'
+    greatest values and the constant.  slope, lift: (m,), of the triangle.  hull: (m,) bool, whether the upper plane has
+    a slope per term.  own, weight: (m,), the input of a neuron that reads one only, else -1.  lower, upper: (n,), the
+    box.
+    """
+
+    n: int
+    terms: np.ndarray
+    entries: np.ndarray
+    columns: np.ndarray
+    weights: np.ndarray
+    least: np.ndarray
+    width: np.ndarray
+    constant: np.ndarray
+    most: np.ndarray
+    slope: np.ndarray
+    lift: np.ndarray
+    hull: np.ndarray
+    own: np.ndarray
+    weight: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def layout_of(program: TriangleProgram) -> Layout:
+    """In float64."""
+    terms, neurons = program.terms, program.neurons
+    n, m = terms.n_inputs, len(neurons)
+    assert np.array_equal(neurons.column, n + np.arange(m))
+    matrix, constant = neurons.pre.matrix, neurons.pre.constant
+    dense = matrix.toarray()
+    low, high = terms.without_remainders().parts(dense)
+    minor = high - low <= MINOR * (high - low).sum(1, keepdims=True)
+    reader = np.repeat(np.arange(m), np.diff(matrix.indptr))
+    group = terms.group[matrix.indices]
+    # Terms by neuron, in the order of their groups; the minor ones of a neuron have one number, after all groups'.
+    key = reader * (terms.groups + 1) + np.where(minor[reader, group], terms.groups, group)
+    order = np.argsort(key, kind="stable")
+    keys, first, term = np.unique(key[order], return_index=True, return_inverse=True)
+    # Every group counts once for its term, however many of its columns are read.
+    pairs, once = np.unique(reader * terms.groups + group, return_index=True)
+    owner, which = pairs // max(terms.groups, 1), pairs % max(terms.groups, 1)
+    of_term = np.searchsorted(keys, key[once])
+    single, weight = terms.single(dense, m)
+    slope, lift = lines(program)
+    return Layout(
+        n=n,
+        terms=np.searchsorted(keys, np.arange(m + 1) * (terms.groups + 1)),
+        entries=np.append(first, len(term)),
+        columns=matrix.indices[order].astype(np.uint32),
+        weights=matrix.data[order],
+        least=np.bincount(of_term, low[owner, which], len(keys)),
+        width=np.bincount(of_term, high[owner, which] - low[owner, which], len(keys)),
+        constant=constant.copy(),
+        most=constant + high.sum(1),
+        slope=slope,
+        lift=lift,
+        hull=(single < 0)
+        & (neurons.upper > HULL_SHARE * (constant + high.sum(1)))
+        & (neurons.lower < HULL_SHARE * (constant + low.sum(1))),
+        own=single,
+        weight=weight,
+        lower=terms.lower[:n].copy(),
+        upper=terms.upper[:n].copy(),
+    )
+
+
+def lines(program: TriangleProgram) -> tuple[Array, Array]:
+    """Slopes and lifts of the triangles, which are above both ends as rounded."""
+    lower, upper = program.neurons.lower, program.neurons.upper
+    slope = upper / (upper - lower)
+    return slope, np.maximum(-slope * lower, (1 - slope) * upper) * (1 + 1e-14) + 1e-290
+
+
+def single_precision(layout: Layout) -> Layout:
+    """The same with float32 numbers."""
+    return Layout(*(part.astype(np.float32) if _is_float(part) else part for part in layout))
+
+
+def _is_float(part: object) -> bool:
+    return isinstance(part, np.ndarray) and part.dtype == np.float64
