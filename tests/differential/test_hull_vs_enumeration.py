@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from support import networks
@@ -22,8 +23,12 @@ from verifier.radius.fab import FabOptions, fab
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import question
 from verifier.radius.record import Record
-from verifier.search.hull_ascent import HullAscent, Multipliers
+from verifier.search.hull_ascent import HullAscent, Multipliers, Task
+from verifier.search.hull_layout import layout_of
+from verifier.search.hull_proof import plane_error, plane_side
 from verifier.search.hull_split import HullSplitting
+from verifier.search.lanes import LANES
+from verifier.solve.lp import certified_minimum
 from verifier.vnnlib.spec import Disjunct, LinearConstraints
 
 
@@ -81,23 +86,40 @@ def test_rows_and_planes_hold_at_every_input(seed):
     assert (values >= model.row_lower - model.row_error - 1e-12).all()
     assert (truth >= model.lower - 1e-12).all()
     assert (truth <= model.upper + 1e-12).all()
-    hull = HullAscent(program)
-    every = np.arange(len(program.neurons))
     for _ in range(40):
-        share = rng.choice([0.0, 1.0, 0.5], len(hull.start().share)) * rng.uniform(0, 1, len(hull.start().share))
-        rows, sides, errors = hull.planes(every, share)
-        above = sides + errors - truth @ rows.toarray().T
+        n_terms = len(layout_of(program).least)
+        share = rng.choice([0.0, 1.0, 0.5], n_terms) * rng.uniform(0, 1, n_terms)
+        rows, sides, errors = planes(program, share)
+        above = sides + errors - truth @ rows.T
         assert (above >= -1e-12).all()
+
+
+def planes(program, share: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``rows @ columns <= sides`` up to errors, for all neurons."""
+    layout, neurons, terms = layout_of(program), program.neurons, program.terms
+    n, m = terms.n_inputs, len(neurons)
+    size = np.maximum(np.abs(terms.lower), np.abs(terms.upper))
+    pre = neurons.pre
+    read = abs(pre.matrix[:, : terms.count]) @ size + np.abs(pre.constant)
+    rows, sides, errors = np.zeros((m, n + m)), np.zeros(m), np.zeros(m)
+    for j in range(m):
+        side, sizes, doubts = plane_side(layout, share, j, size, read, pre.error, terms.upper, np.zeros(n))
+        sides[j], errors[j] = side, plane_error(layout, j, sizes, doubts, pre.error)
+        rows[j, n + j] = 1.0
+        for t in range(layout.terms[j], layout.terms[j + 1]):
+            own = slice(layout.entries[t], layout.entries[t + 1])
+            rows[j, layout.columns[own]] -= share[t] * layout.weights[own]
+    return rows, sides, errors
 
 
 def arbitrary(hull: HullAscent, rng: np.random.Generator) -> Multipliers:
     """Any multipliers prove something."""
     start = hull.start()
     return Multipliers(
-        rng.uniform(0, 1, len(start.alpha)),
-        rng.exponential(0.3, len(start.beta)),
-        rng.choice([0.0, 0.3, 1.0], len(start.share)),
-        rng.normal(0, 1, len(start.extra)),
+        rng.uniform(0, 1, len(start.alpha)).astype(np.float32),
+        rng.exponential(0.3, len(start.beta)).astype(np.float32),
+        rng.choice([0.0, 0.3, 1.0], len(start.share)).astype(np.float32),
+        rng.normal(0, 1, len(start.extra)).astype(np.float32),
     )
 
 
@@ -118,12 +140,13 @@ def test_what_is_proved_holds_in_every_region(seed):
     row, least = row_and_least(network, lower, upper)
     cost = hull.output(row)
     m = len(program.neurons)
-    whole = np.zeros(m, np.int8)
-    found = hull.ascend(cost, whole, hull.start(), 60, np.inf)
-    proved = hull.prove(cost, whole, found.multipliers)
+    whole = Task(cost, np.zeros(m, np.int8), hull.start())
+    found = hull.ascend([whole], 200)[0]
+    proved, exact = hull.prove(whole, found.multipliers)
     assert proved <= least + 1e-7
-    start = hull.prove(cost, whole, hull.start())
-    assert proved >= start - 1e-7
+    assert proved >= hull.prove(whole, hull.start())[0] - 1e-3
+    # With the constants as they are the ascent's bound is what is proved, but for float32.
+    assert hull.ascend([replace(whole, start=exact)], 0)[0].bound == pytest.approx(proved, abs=1e-3)
     x = lower + rng.uniform(0, 1, (4000, len(lower))) * (upper - lower)
     values = network.forward(torch.from_numpy(x)).numpy() @ row
     truth = columns_at(network, program, x)
@@ -132,8 +155,56 @@ def test_what_is_proved_holds_in_every_region(seed):
         signs = rng.choice([-1, 0, 0, 1], m).astype(np.int8)
         inside = ((pre * signs) >= 0).all(1)
         there = values[inside].min(initial=np.inf)
-        assert hull.prove(cost, signs, arbitrary(hull, rng)) <= there
-        assert hull.prove(cost, signs, hull.ascend(cost, signs, hull.start(), 20, np.inf).multipliers) <= there
+        task = Task(cost, signs, hull.start())
+        assert hull.prove(task, arbitrary(hull, rng))[0] <= there
+        assert hull.prove(task, hull.ascend([task], 20)[0].multipliers)[0] <= there
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_proof_is_the_bound_of_a_linear_program(seed):
+    """The multipliers of the rows that the compiled loop takes, given to the certificate of linear programs."""
+    network, lower, upper = cases(seed)
+    program = program_of(network, lower, upper)
+    hull = HullAscent(program)
+    row, _ = row_and_least(network, lower, upper)
+    rng = np.random.default_rng(seed)
+    m, n = len(program.neurons), len(lower)
+    for _ in range(10):
+        task = Task(hull.output(row), rng.choice([-1, 0, 0, 1], m).astype(np.int8), hull.start())
+        chosen = arbitrary(hull, rng)
+        proved, _ = hull.prove(task, chosen)
+        every, sides, errors = planes(program, chosen.share.astype(np.float64))
+        # The linear program with all planes can only be above what one choice of multipliers proves.
+        model = hull.region(task.cost, task.signs)
+        whole = replace(
+            model,
+            rows=sp.csr_array(sp.vstack([model.rows, sp.csr_array(every)], format="csr")),
+            row_lower=np.append(model.row_lower, np.full(m, -np.inf)),
+            row_upper=np.append(model.row_upper, sides + errors),
+            row_error=np.append(model.row_error, errors),
+        )
+        assert n + m == model.n_columns
+        assert proved <= certified_minimum(whole, Deadline.after(30)).lower + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_lane_of_an_ascent_stands_for_itself(seed):
+    """The same tasks in other lanes and in other company; lanes at their goals stay as they are."""
+    network, lower, upper = cases(seed)
+    hull = HullAscent(program_of(network, lower, upper))
+    rng = np.random.default_rng(seed)
+    row, _ = row_and_least(network, lower, upper)
+    m = len(hull.program.neurons)
+    tasks = [
+        Task(hull.output(sign * row), rng.choice([-1, 0, 0, 0, 1], m).astype(np.int8), hull.start())
+        for sign in rng.choice([1.0, -1.0], LANES)
+    ]
+    together = hull.ascend(tasks, 40)
+    for k in rng.choice(LANES, 4, replace=False):
+        alone = hull.ascend([tasks[k]], 40)[0]
+        assert alone.bound == pytest.approx(together[k].bound, abs=1e-3)
+    stopped = hull.ascend([replace(task, goal=-1e9) for task in tasks], 40)
+    assert all(np.array_equal(s.multipliers.share, t.start.share) for s, t in zip(stopped, tasks, strict=True))
 
 
 @pytest.mark.parametrize("seed", range(24))
@@ -166,9 +237,33 @@ def test_splitting_with_hull_planes_agrees_with_enumeration(seed):
         hull = HullAscent(program_with_margin(program, row, shift - least))
         sharper, signs = hull.sharper(Deadline.after(30), 20)
         for chosen, known in ((hull, np.zeros(len(signs), np.int8)), (sharper, signs)):
-            search = HullSplitting(chosen, row, known, lambda x: None)
+            search = HullSplitting(chosen, row[None, None], known, lambda x: None)
             assert search.work(Deadline.after(30)) == (shift > 0)
-            assert search.root <= shift + 1e-7
+            assert search.roots[0, 0] <= shift + 1e-7
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_what_is_left_open_is_all_that_a_smaller_box_needs(seed):
+    """Whenever the search is stopped: what is open in the whole box decides every smaller one rightly."""
+    network, lower, upper = cases(seed)
+    row, least = row_and_least(network, lower, upper)
+    x = np.random.default_rng(seed).uniform(0, 1, (4000, len(lower)))
+    program = program_with_margin(program_of(network, lower, upper), row, -least - 1e-3)
+    whole = HullSplitting(HullAscent(program), row[None, None], np.zeros(len(program.neurons), np.int8), lambda x: None)
+    for _ in range(6):
+        assert not whole.work(Deadline.after(30), lambda: True)
+        for scale in (1.0, 0.6, 0.2):
+            middle, half = (lower + upper) / 2, scale * (upper - lower) / 2
+            part = program_with_margin(program_of(network, middle - half, middle + half), row, -least - 1e-3)
+            known = np.zeros(len(part.neurons), np.int8)
+            rest = HullSplitting(HullAscent(part), row[None, None], known, lambda x: None, whole.leaves)
+            values = network.forward(torch.from_numpy(middle - half + 2 * half * x)).numpy() @ row - least - 1e-3
+            free = LinearConstraints(np.zeros((1, len(lower))), row[None], np.zeros(1), np.zeros(1, bool))
+            smallest = minimum_margin(network, Disjunct(middle - half, middle + half, free))[0] - least - 1e-3
+            assert smallest <= values.min() + 1e-9
+            assert rest.work(Deadline.after(30)) == (smallest > 0)
+        if whole.stuck:
+            break
 
 
 def program_with_margin(program, row: np.ndarray, shift: float):

@@ -45,15 +45,17 @@ FIRST_SHARE = 0.6
 """Where the next ball lies between one that holds and the goal, or one that was given up, as long as balls are easy."""
 EASY = 0.5
 """Seconds of search up to which a ball says nothing about the next one."""
-GROWTH = 4.0
+GROWTH = 3.0
 """How much longer than the last ball the next one is expected to take."""
 PATIENCE = 3.0
 """How much longer than expected a ball may take until it is given up for a smaller one."""
 LAST = 0.7
 """What part of the time left a ball may be expected to take."""
+UNDECIDED = 4.0
+"""How many times what has been spent on a ball in vain it is expected to take."""
 SHARPER_STEPS, SHARPER_SHARE = 40, 0.25
 """Of the ascents for single neurons, and of a ball's time for all of them."""
-ATTACK_SHARE = 0.2
+ATTACK_SHARE = 0.15
 """Of the time, for descents between the balls."""
 OFFER_SHARE = 0.1
 """Of the searches' time, for attacks from solutions of their relaxations."""
@@ -61,8 +63,8 @@ SHORTEST = 1.0
 """Seconds of descents that are worth the change."""
 SMALLEST_STEP = 0.02
 """Tolerances up to which a ladder's step is not worth its start."""
-FINISHED = 0.9
-"""How near to the nearest counterexample, in tolerances, the goal is."""
+FINISHED, ACCEPTED = 0.98, 0.9
+"""How near to the nearest counterexample, in tolerances, the goal is; a search that has begun is kept up to the second."""
 
 
 @dataclass
@@ -119,7 +121,8 @@ class Balls:
             rate = np.log(long / max(short, EASY / 4)) / max(far - near, 1e-12)
         failed = self.failed
         if failed is not None:
-            rate = max(rate, np.log(2 * self.searches[failed].seconds / long) / (failed - far))
+            spent = UNDECIDED * self.searches[failed].seconds
+            rate = max(rate, np.log(max(spent, EASY) / long) / (failed - far))
         return float(long * np.exp(min(max(rate, 0.0) * (radius - far), 50.0)))
 
     @property
@@ -184,6 +187,8 @@ def decide_balls(
     while not deadline.expired and not enough() and not balls.unsuitable and np.isfinite(record.adversarial):
         balls.forget()
         radius, seconds = _next(balls, tolerance, deadline.remaining)
+        if radius in balls.searches and balls.searches[radius].stuck:
+            return
         pause = ATTACK_SHARE * (record.seconds - begun + seconds) - attacked
         if pause > SHORTEST:
             before = record.seconds
@@ -200,7 +205,7 @@ def _next(balls: Balls, tolerance: float, left: float) -> tuple[float, float]:
     """The next ball and the seconds for it, of those that are left."""
     known, nearest = balls.record.certified, balls.record.adversarial
     goal = max(known, nearest - FINISHED * tolerance)
-    goal = min([r for r in balls.searches if r >= nearest - tolerance], default=goal)
+    goal = min([r for r in balls.searches if goal <= r <= nearest - ACCEPTED * tolerance], default=goal)
     if not balls.searches and not balls.held:
         return goal, FIRST_TRY
     failed = balls.failed
@@ -211,6 +216,8 @@ def _next(balls: Balls, tolerance: float, left: float) -> tuple[float, float]:
         if most - known > tolerance / 4:
             return radius, FIRST_TRY
         return most, max(FIRST_TRY, left / 4)
+    if failed is not None and balls.searches[failed].stuck:
+        return (known + failed) / 2 if failed - known > tolerance / 8 else failed, left
     budget = min(LAST * left, GROWTH * balls.held[-1][1])
     radius = balls.within(budget, most)
     if radius - known < SMALLEST_STEP * tolerance:

@@ -34,14 +34,14 @@ from verifier.search import hull_lanes, hull_proof
 from verifier.search.hull_lanes import Lanes
 from verifier.search.hull_layout import Layout, layout_of, lines, single_precision
 from verifier.search.lanes import LANES
-from verifier.solve.lp import certified_minimum
+from verifier.solve.lp import LinearBound, certified_minimum
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 Signs = NDArray[np.int8]
 
 MOST_ENTRIES = 20_000_000
-MOST_WEIGHTS = 3_000_000
+MOST_WEIGHTS = 2_000_000
 STEP, LAST_STEP = 0.1, 0.002
 
 
@@ -118,6 +118,8 @@ class HullAscent:
             self._layout = layout._replace(slope=slope, lift=lift)
         self._single = single_precision(self._layout)
         self._size = np.maximum(np.abs(program.terms.lower), np.abs(program.terms.upper))
+        pre = program.neurons.pre
+        self._read = abs(pre.matrix[:, : len(self._size)]) @ self._size + np.abs(pre.constant)
         self._doubt = 1.001 * program.neurons.pre.error
 
     @property
@@ -200,17 +202,38 @@ class HullAscent:
         """A rigorous lower bound of the task's cost, and the multipliers with the planes' constants as they are."""
         cost, extra = task.cost, chosen.extra.astype(np.float64)
         bound = hull_proof.lower_bound(
-            self._layout, self._size, self._doubt, self.program.terms.upper, cost.row, cost.offset, cost.error,
-            task.signs, chosen.alpha.astype(np.float64), chosen.beta * cost.scale, chosen.share.astype(np.float64),
+            self._layout, self._size, self._read, self._doubt, self.program.terms.upper, cost.row, cost.offset,
+            cost.error, task.signs, chosen.alpha.astype(np.float64), chosen.beta * cost.scale, chosen.share.astype(np.float64),
             extra,
         )  # fmt: skip
         return float(bound), replace(chosen, extra=extra.astype(np.float32))
 
-    def decide(self, cost: Cost, signs: Signs, deadline: Deadline) -> float:
-        """The same by a linear program: the minimum where all neurons have signs, infinite where there is no point."""
-        return certified_minimum(self._region(cost, signs), deadline)
+    def decide(self, costs: Sequence[Cost], signs: Signs, deadline: Deadline) -> LinearBound:
+        """The least value of the largest cost where the neurons have these signs, by a linear program.
 
-    def _region(self, cost: Cost, signs: Signs) -> MilpModel:
+        lower is infinite where there is no point.
+        """
+        model = self.region(costs[0], signs)
+        if len(costs) > 1:
+            # One more column above all costs.
+            rows = np.stack([np.append(cost.row, -1.0) for cost in costs])
+            most = max(float(np.abs(cost.row) @ self._size) + abs(cost.offset) + 1.0 for cost in costs)
+            model = replace(
+                model,
+                cost=np.append(np.zeros(model.n_columns), 1.0),
+                offset=0.0,
+                cost_error=0.0,
+                lower=np.append(model.lower, -most),
+                upper=np.append(model.upper, most),
+                integral=np.append(model.integral, False),
+                rows=sp.csr_array(sp.block_array([[model.rows, None], [rows[:, :-1], rows[:, -1:]]], format="csr")),
+                row_lower=np.append(model.row_lower, np.full(len(costs), -np.inf)),
+                row_upper=np.append(model.row_upper, [-cost.offset for cost in costs]),
+                row_error=np.append(model.row_error, [cost.error for cost in costs]),
+            )
+        return certified_minimum(model, deadline)
+
+    def region(self, cost: Cost, signs: Signs) -> MilpModel:
         """The program with this cost where the neurons have these signs."""
         model, n, m = self.program.model, self._layout.n, len(signs)
         upper, row_upper = model.upper.copy(), model.row_upper.copy()
@@ -233,6 +256,7 @@ def _lanes(tasks: Sequence[Task]) -> Lanes:
 
     return Lanes(
         signs=np.stack([task.signs for task in filled], axis=1),
+        split=np.any([task.signs != 0 for task in filled], axis=0),
         cost=together([task.cost.row for task in filled]),
         offset=np.array([task.cost.offset for task in filled], np.float32),
         scale=np.array([task.cost.scale for task in filled], np.float32),

@@ -31,7 +31,8 @@ class Layout(NamedTuple):
     ``entries[t + 1]``: columns and their weights.  least, width: of each term.  most: (m,), the sum of all terms'
     greatest values and the constant.  slope, lift: (m,), of the triangle.  hull: (m,) bool, whether the upper plane has
     a slope per term.  own, weight: (m,), the input of a neuron that reads one only, else -1.  lower, upper: (n,), the
-    box.
+    box.  starts, reach: ``reach[starts[j]:starts[j + 1]]`` are the inputs that neuron j or a neuron of one input before
+    it reads.
     """
 
     n: int
@@ -50,6 +51,8 @@ class Layout(NamedTuple):
     weight: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
+    starts: np.ndarray
+    reach: np.ndarray
 
 
 def layout_of(program: TriangleProgram) -> Layout:
@@ -73,6 +76,7 @@ def layout_of(program: TriangleProgram) -> Layout:
     of_term = np.searchsorted(keys, key[once])
     single, weight = terms.single(dense, m)
     slope, lift = lines(program)
+    reach = _reach(matrix, n, m, single)
     return Layout(
         n=n,
         terms=np.searchsorted(keys, np.arange(m + 1) * (terms.groups + 1)),
@@ -92,7 +96,16 @@ def layout_of(program: TriangleProgram) -> Layout:
         weight=weight,
         lower=terms.lower[:n].copy(),
         upper=terms.upper[:n].copy(),
+        starts=reach.indptr.astype(np.int64),
+        reach=reach.indices.astype(np.uint32),
     )
+
+
+def _reach(matrix: sp.csr_array, n: int, m: int, single: Indices) -> sp.csr_array:
+    """The inputs that the planes of neurons are sums over: pattern (m, n)."""
+    pattern = sp.csr_array((np.ones(matrix.nnz), matrix.indices, matrix.indptr), shape=matrix.shape)
+    inputs = pattern[:, :n]
+    return sp.csr_array(inputs + pattern[:, n : n + m] @ sp.diags_array((single >= 0).astype(float)) @ inputs)
 
 
 def lines(program: TriangleProgram) -> tuple[Array, Array]:

@@ -37,16 +37,16 @@ def range_lift(layout, share, j):
 
 
 @njit(**OPTIONS)
-def plane_side(layout, share, j, size, doubt, most, row):
+def plane_side(layout, share, j, size, read, doubt, most, row):
     """What the plane of neuron j with these shares needs as its constant.
 
     The plane's slopes are share times weight, and the constant is the larger one of  max of -(slopes @ columns)  and
     constant + max of (weights - slopes) @ columns  over the box.  Columns of neurons that read one input are replaced
     by their lines down to the inputs, all others by their ranges.
 
-    size: (n + m,), of the columns.  doubt: (m,), how far a neuron's input may be from its expression.  most: (n + m,),
-    the columns' greatest values.  row: (n,), scratch.  Also the sizes of all that is summed up, and what the doubts
-    come to.
+    size: (n + m,), of the columns.  read: (m,), the sizes of all that a neuron sums up.  doubt: (m,), how far a neuron's
+    input may be from its expression.  most: (n + m,), the columns' greatest values.  row: (n,), scratch.  Also the
+    sizes of all that is summed up, and what the doubts come to.
     """
     n = layout.n
     side, sizes, doubts = -np.inf, 0.0, 0.0
@@ -54,7 +54,8 @@ def plane_side(layout, share, j, size, doubt, most, row):
         # The least value of a row, by parts: its negative is what the constant has to make up for.
         value = -layout.constant[j] if active else 0.0
         total, unsure = abs(value), 0.0
-        row[:] = 0.0
+        for k in range(layout.starts[j], layout.starts[j + 1]):
+            row[layout.reach[k]] = 0.0
         for t in range(layout.terms[j], layout.terms[j + 1]):
             s = share[t] - 1.0 if active else share[t]
             for e in range(layout.entries[t], layout.entries[t + 1]):
@@ -81,12 +82,12 @@ def plane_side(layout, share, j, size, doubt, most, row):
                     continue
                 pushed = c * line
                 value += pushed * layout.constant[i]
-                total += abs(c) * layout.lift[i] + abs(pushed * layout.constant[i])
+                total += abs(c) * layout.lift[i] + abs(pushed) * read[i]
                 unsure += abs(c) * doubt[i]
                 for f in range(layout.entries[layout.terms[i]], layout.entries[layout.terms[i + 1]]):
                     row[layout.columns[f]] += pushed * layout.weights[f]
-                    total += abs(pushed * layout.weights[f]) * size[layout.columns[f]]
-        for i in range(n):
+        for k in range(layout.starts[j], layout.starts[j + 1]):
+            i = layout.reach[k]
             value += min(row[i] * layout.lower[i], row[i] * layout.upper[i])
         side, sizes, doubts = max(side, -value), max(sizes, total), max(doubts, unsure)
     return side, sizes, doubts
@@ -100,12 +101,12 @@ def plane_error(layout, j, sizes, doubts, doubt):
 
 
 @njit(**OPTIONS)
-def lower_bound(layout, size, doubt, most, cost, offset, unsure, signs, alpha, beta, share, extra):
+def lower_bound(layout, size, read, doubt, most, cost, offset, unsure, signs, alpha, beta, share, extra):
     """No point of the box where the neurons have these signs has ``cost @ columns + offset``, give or take ``unsure``,
     below this; -inf where nothing is proved.
 
-    alpha, beta: (m,), beta in units of the row.  share: (terms,), in [0, 1].  size, doubt, most: as in ``plane_side``.
-    extra: (m,) out, by how much the constants of the planes in use exceed what the terms' ranges say.
+    alpha, beta: (m,), beta in units of the row.  share: (terms,), in [0, 1].  extra: (m,) out, by how
+    much the constants of the planes in use exceed what the terms' ranges say.  The rest is as in ``plane_side``.
     """
     n, m = layout.n, len(layout.constant)
     row, met, scratch = cost.copy(), np.abs(cost), np.zeros(n)
@@ -115,7 +116,7 @@ def lower_bound(layout, size, doubt, most, cost, offset, unsure, signs, alpha, b
         first, last = layout.entries[layout.terms[j]], layout.entries[layout.terms[j + 1]]
         if sign == 0 and a < 0 and layout.hull[j]:
             multiplier = a
-            side, sizes, doubts = plane_side(layout, share, j, size, doubt, most, scratch)
+            side, sizes, doubts = plane_side(layout, share, j, size, read, doubt, most, scratch)
             extra[j] = side - range_lift(layout, share, j)
             value += a * side
             summed += abs(a * side)

@@ -93,6 +93,10 @@ class HullSplitting:
         self._hull, self._offer, self._options = hull, offer, options or HullOptions()
         self._costs = [[hull.output(row) for row in part] for part in rows]
         self._known = signs
+        neurons = hull.program.neurons
+        self._numbers = {
+            place: j for j, place in enumerate(zip(neurons.layer.tolist(), neurons.place.tolist(), strict=True))
+        }
         self._leaves = leaves
         self._open: list[_Region] = []
         self._begun = False
@@ -179,11 +183,9 @@ class HullSplitting:
 
     def _signs(self, leaf: Leaf) -> Signs | None:
         """A leaf's phases among those that are known here; None where they contradict each other."""
-        program = self._hull.program
-        signs = self._known.copy()
-        number = {(int(k), int(p)): j for j, (k, p) in enumerate(zip(program.neurons.layer, program.neurons.place))}
+        program, signs = self._hull.program, self._known.copy()
         for (layer, place), sign in leaf.phases.items():
-            j = number.get((layer, place))
+            j = self._numbers.get((layer, place))
             known = program.phases[layer][place] if j is None else signs[j]
             if known == -sign:
                 return None
@@ -222,11 +224,15 @@ class HullSplitting:
                 signs = region.signs.copy()
                 signs[neuron] = sign
                 self._open.append(replace(region, signs=signs, weight=region.weight / 2))
-        elif self._hull.decide(task.cost, region.signs, deadline) > 0:
+            return
+        least = self._hull.decide(self._costs[region.disjunct], region.signs, deadline)
+        if least.lower > 0:
             self._closed[region.disjunct] += region.weight
-        else:
-            self._open.append(region)
-            self.stuck = True
+            return
+        if least.point is not None:
+            self._offer(least.point[None, : self._hull.n_inputs])
+        self._open.append(region)
+        self.stuck = True
 
     def _branch(self, signs: Signs, found: Ascended) -> tuple[int | None, int]:
         """The neuron to split and the half to begin with: the one away from the solution, which is closed first."""

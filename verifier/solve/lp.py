@@ -100,10 +100,10 @@ class LinearPrograms:
         self._highs.run()
 
 
-def certified_minimum(model: MilpModel, deadline: Deadline) -> float:
-    """The least cost over the relaxation of one model, certified; infinite where multipliers prove it empty.
+def certified_minimum(model: MilpModel, deadline: Deadline) -> LinearBound:
+    """The least cost over the relaxation of one model; infinite where multipliers prove it empty.
 
-    -inf where nothing was proved.  Raises SolverError where HiGHS refuses the model.
+    Raises SolverError where HiGHS refuses the model.
     """
     relaxed = model.relaxed()
     try:
@@ -115,11 +115,13 @@ def certified_minimum(model: MilpModel, deadline: Deadline) -> float:
     if highs.getModelStatus() == highspy.HighsModelStatus.kInfeasible:
         _, has_ray, values = highs.getDualRay()  # type: ignore[attr-defined]  # the stubs lack it
         if not has_ray:
-            return -np.inf
+            return LinearBound(-np.inf, None)
         ray = np.array(values, dtype=np.float64)
         nothing = relaxed.costing(np.zeros(relaxed.n_columns), 0.0)
-        return np.inf if max(certified_lower_bound(nothing, side) for side in (ray, -ray)) > 0 else -np.inf
+        empty = max(certified_lower_bound(nothing, side) for side in (ray, -ray)) > 0
+        return LinearBound(np.inf if empty else -np.inf, None)
     solution = highs.getSolution()
+    point = np.array(solution.col_value, dtype=np.float64) if solution.value_valid else None
     if not solution.dual_valid:
-        return -np.inf
-    return certified_lower_bound(relaxed, np.array(solution.row_dual, dtype=np.float64))
+        return LinearBound(-np.inf, point)
+    return LinearBound(certified_lower_bound(relaxed, np.array(solution.row_dual, dtype=np.float64)), point)
