@@ -201,10 +201,10 @@ class HullAscent:
     def prove(self, task: Task, chosen: Multipliers) -> tuple[float, Multipliers]:
         """A rigorous lower bound of the task's cost, and the multipliers with the planes' constants as they are."""
         cost, extra = task.cost, chosen.extra.astype(np.float64)
+        alpha, share = chosen.alpha.astype(np.float64), chosen.share.astype(np.float64)
         bound = hull_proof.lower_bound(
             self._layout, self._size, self._read, self._doubt, self.program.terms.upper, cost.row, cost.offset,
-            cost.error, task.signs, chosen.alpha.astype(np.float64), chosen.beta * cost.scale, chosen.share.astype(np.float64),
-            extra,
+            cost.error, task.signs, alpha, chosen.beta * cost.scale, share, extra,
         )  # fmt: skip
         return float(bound), replace(chosen, extra=extra.astype(np.float32))
 

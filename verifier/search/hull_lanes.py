@@ -52,45 +52,51 @@ class _Pass(NamedTuple):
     """What a backward pass leaves for the forward pass: (columns, LANES) or (m, LANES) each.
 
     row: the coefficients that each column had when its turn came.  straight: what goes on to a neuron's input, bent:
-    what goes on to its plane, which is negative or nothing.  lines, lifts: that stand for a neuron, lifts also for its
-    plane.  steep: 1 where the plane touches the active side.
+    what goes on to its plane, which is negative or nothing.  lines, slants, lifts: what stands for a neuron is line z +
+    slant x + lift, x the one input it reads; the lift also for its plane.  steep: 1 where the plane touches the active side.
     """
 
     row: np.ndarray
     straight: np.ndarray
     bent: np.ndarray
     lines: np.ndarray
+    slants: np.ndarray
     lifts: np.ndarray
     steep: np.ndarray
 
 
 @njit(**INNER)
-def _choose(layout, lanes, left, j, value):
+def _choose(layout, lanes, left, j):
     """The line or the plane that stands for neuron j, by its coefficients."""
     a, zero = load(left.row, layout.n + j), spread(NONE)
     above, below = larger(a, zero), smaller(a, zero)
     line = load(lanes.alpha, j)
     own = layout.own[j]
-    if own >= 0:
-        # The best line at the minimiser of a function of one input.
-        size = larger(a, spread(SMALLEST)) * spread(layout.weight[j])
-        line = smaller(spread(ONE), larger(zero, (zero - load(left.row, own)) / size))
     if layout.hull[j]:
         store(left.bent, j, below)
         store(left.straight, j, above * line)
         store(left.lines, j, line)
         store(left.lifts, j, zero)
-    else:
-        slope, lift = spread(layout.slope[j]), spread(layout.lift[j])
-        store(left.bent, j, zero)
-        store(left.straight, j, above * line + below * slope)
-        store(left.lines, j, where_negative(a, slope, line))
-        store(left.lifts, j, where_negative(a, lift, zero))
-        store(value, 0, load(value, 0) + below * lift)
+        return
+    over, lift = spread(layout.slope[j]), spread(layout.lift[j])
+    if own >= 0:
+        # The best line and the best plane at the minimiser of a function of one input.
+        q = load(left.row, own)
+        size = larger(a, spread(SMALLEST)) * spread(layout.weight[j])
+        line = smaller(spread(ONE), larger(zero, (zero - q) / size))
+        end = q * spread(layout.span[j]) + a * spread(layout.height[j])
+        over = where_negative(end, spread(layout.lines[0, j]), spread(layout.lines[1, j]))
+        lift = where_negative(end, spread(layout.lifts[0, j]), spread(layout.lifts[1, j]))
+        slant = where_negative(end, spread(layout.slants[0, j]), spread(layout.slants[1, j]))
+        store(left.slants, j, where_negative(a, slant, zero))
+    store(left.bent, j, zero)
+    store(left.straight, j, above * line + below * over)
+    store(left.lines, j, where_negative(a, over, line))
+    store(left.lifts, j, where_negative(a, lift, zero))
 
 
 @njit(**INNER)
-def _fix(layout, lanes, left, j, value):
+def _fix(layout, lanes, left, j):
     """The same in the lanes that have a sign for neuron j."""
     n = layout.n
     for b in range(LANES):
@@ -98,9 +104,7 @@ def _fix(layout, lanes, left, j, value):
         if sign == 0:
             continue
         multiplier = lanes.beta[j, b] * lanes.scale[b]
-        if not layout.hull[j]:
-            value[0, b] -= min(a, NONE) * layout.lift[j]
-        left.bent[j, b], left.lifts[j, b] = NONE, NONE
+        left.bent[j, b], left.lifts[j, b], left.slants[j, b] = NONE, NONE, NONE
         left.lines[j, b] = ONE if sign > 0 else NONE
         left.straight[j, b] = a - multiplier if sign > 0 else multiplier
 
@@ -113,11 +117,14 @@ def _backward(layout, lanes, left, value):
     row[:] = lanes.cost
     value[0] = lanes.offset
     for j in range(len(layout.constant) - 1, -1, -1):
-        _choose(layout, lanes, left, j, value)
+        _choose(layout, lanes, left, j)
         if lanes.split[j]:
-            _fix(layout, lanes, left, j, value)
-        straight, bent = load(left.straight, j), load(left.bent, j)
-        constants = load(value, 0) + straight * spread(layout.constant[j])
+            _fix(layout, lanes, left, j)
+        straight, bent, a = load(left.straight, j), load(left.bent, j), load(row, layout.n + j)
+        constants = load(value, 0) + straight * spread(layout.constant[j]) + a * load(left.lifts, j)
+        own = layout.own[j]
+        if own >= 0:
+            store(row, own, load(row, own) + a * load(left.slants, j))
         first, last = layout.terms[j], layout.terms[j + 1]
         if any_below(bent, zero):
             reach, rest = zero, zero
@@ -203,7 +210,10 @@ def _forward(layout, lanes, left, squares, point, pre, pace, correction):
             for e in range(layout.entries[first], layout.entries[last]):
                 z = z + load(point, layout.columns[e]) * spread(layout.weights[e])
         store(pre, j, z)
-        store(point, n + j, where_negative(bent, plane, load(left.lines, j) * z) + load(left.lifts, j))
+        value = where_negative(bent, plane, load(left.lines, j) * z) + load(left.lifts, j)
+        if layout.own[j] >= 0:
+            value = value + load(left.slants, j) * load(point, layout.own[j])
+        store(point, n + j, value)
         a = load(left.row, n + j)
         if lanes.split[j]:
             for b in range(LANES):
@@ -231,6 +241,7 @@ def _compiled(version: int):
         left = _Pass(
             np.zeros((n + m, LANES), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32),
             np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32),
+            np.zeros(shape, np.float32),
         )  # fmt: skip
         squares = [np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(terms, np.float32)]
         value, pace = np.zeros((1, LANES), np.float32), np.zeros((1, LANES), np.float32)

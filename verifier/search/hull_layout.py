@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from verifier.encodings.milp.triangle import TriangleProgram
+from verifier.search.hull_terms import fill_planes, fill_terms
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -32,7 +33,7 @@ class Layout(NamedTuple):
     greatest values and the constant.  slope, lift: (m,), of the triangle.  hull: (m,) bool, whether the upper plane has
     a slope per term.  own, weight: (m,), the input of a neuron that reads one only, else -1.  lower, upper: (n,), the
     box.  starts, reach: ``reach[starts[j]:starts[j + 1]]`` are the inputs that neuron j or a neuron of one input before
-    it reads.
+    it reads.  lines, slants, lifts, span, height: of the planes above neurons of one input, as in ``hull_terms``.
     """
 
     n: int
@@ -53,6 +54,11 @@ class Layout(NamedTuple):
     upper: np.ndarray
     starts: np.ndarray
     reach: np.ndarray
+    lines: np.ndarray
+    slants: np.ndarray
+    lifts: np.ndarray
+    span: np.ndarray
+    height: np.ndarray
 
 
 def layout_of(program: TriangleProgram) -> Layout:
@@ -68,7 +74,7 @@ def layout_of(program: TriangleProgram) -> Layout:
     group = terms.group[matrix.indices]
     # Terms by neuron, in the order of their groups; the minor ones of a neuron have one number, after all groups'.
     key = reader * (terms.groups + 1) + np.where(minor[reader, group], terms.groups, group)
-    order = np.argsort(key, kind="stable")
+    order = np.lexsort((group, key))
     keys, first, term = np.unique(key[order], return_index=True, return_inverse=True)
     # Every group counts once for its term, however many of its columns are read.
     pairs, once = np.unique(reader * terms.groups + group, return_index=True)
@@ -77,7 +83,7 @@ def layout_of(program: TriangleProgram) -> Layout:
     single, weight = terms.single(dense, m)
     slope, lift = lines(program)
     reach = _reach(matrix, n, m, single)
-    return Layout(
+    layout = Layout(
         n=n,
         terms=np.searchsorted(keys, np.arange(m + 1) * (terms.groups + 1)),
         entries=np.append(first, len(term)),
@@ -98,7 +104,15 @@ def layout_of(program: TriangleProgram) -> Layout:
         upper=terms.upper[:n].copy(),
         starts=reach.indptr.astype(np.int64),
         reach=reach.indices.astype(np.uint32),
+        lines=np.zeros((2, m)),
+        slants=np.zeros((2, m)),
+        lifts=np.zeros((2, m)),
+        span=np.zeros(m),
+        height=np.zeros(m),
     )
+    fill_planes(layout, np.maximum(np.abs(terms.lower), np.abs(terms.upper)))
+    fill_terms(layout, group[order], terms.upper)
+    return layout
 
 
 def _reach(matrix: sp.csr_array, n: int, m: int, single: Indices) -> sp.csr_array:

@@ -27,6 +27,14 @@ TINY = 1e-290
 
 
 @njit(**OPTIONS)
+def upper_plane(layout, i, c, below):
+    """Which plane above neuron i of one input serves a coefficient c < 0 better, its input's coefficient being ``below``:
+    the one that is exact at the end where both together are least.
+    """
+    return 0 if below * layout.span[i] + c * layout.height[i] < 0 else 1
+
+
+@njit(**OPTIONS)
 def range_lift(layout, share, j):
     """The constant of neuron j's plane with these shares, as the ranges of its terms have it."""
     lift, rest = layout.most[j], 0.0
@@ -44,9 +52,9 @@ def plane_side(layout, share, j, size, read, doubt, most, row):
     constant + max of (weights - slopes) @ columns  over the box.  Columns of neurons that read one input are replaced
     by their lines down to the inputs, all others by their ranges.
 
-    size: (n + m,), of the columns.  read: (m,), the sizes of all that a neuron sums up.  doubt: (m,), how far a neuron's
-    input may be from its expression.  most: (n + m,), the columns' greatest values.  row: (n,), scratch.  Also the
-    sizes of all that is summed up, and what the doubts come to.
+    size: (n + m,), of the columns.  read: (m,), the sizes of all that a neuron sums up.  doubt: (m,), how far the input
+    of a neuron may be from its expression.  most: (n + m,), the columns' greatest values.  row: (n,), scratch.  Also
+    the sizes of all that is summed up, and what the doubts come to.
     """
     n = layout.n
     side, sizes, doubts = -np.inf, 0.0, 0.0
@@ -76,13 +84,16 @@ def plane_side(layout, share, j, size, read, doubt, most, row):
                 if c > 0:
                     line = min(1.0, max(0.0, -row[layout.own[i]] / (c * layout.weight[i])))
                 elif c < 0:
-                    line = layout.slope[i]
-                    value += c * layout.lift[i]
+                    k = upper_plane(layout, i, c, row[layout.own[i]])
+                    line = layout.lines[k, i]
+                    value += c * layout.lifts[k, i]
+                    row[layout.own[i]] += c * layout.slants[k, i]
+                    total += abs(c) * (abs(layout.lifts[k, i]) + abs(layout.slants[k, i]) * size[layout.own[i]])
                 else:
                     continue
                 pushed = c * line
                 value += pushed * layout.constant[i]
-                total += abs(c) * layout.lift[i] + abs(pushed) * read[i]
+                total += abs(pushed) * read[i]
                 unsure += abs(c) * doubt[i]
                 for f in range(layout.entries[layout.terms[i]], layout.entries[layout.terms[i + 1]]):
                     row[layout.columns[f]] += pushed * layout.weights[f]
@@ -142,15 +153,23 @@ def lower_bound(layout, size, read, doubt, most, cost, offset, unsure, signs, al
                     line = -row[layout.own[j]] / (a * layout.weight[j])
                 multiplier = a * min(1.0, max(0.0, line))
                 pushed = multiplier
+            elif layout.own[j] >= 0:
+                multiplier, own = a, layout.own[j]
+                k = upper_plane(layout, j, a, row[own])
+                pushed = a * layout.lines[k, j]
+                value += a * layout.lifts[k, j]
+                summed += abs(a * layout.lifts[k, j])
+                row[own] += a * layout.slants[k, j]
+                met[own] += abs(a * layout.slants[k, j])
             else:
                 multiplier = a
                 pushed = a * layout.slope[j]
                 value += a * layout.lift[j]
                 summed += abs(a * layout.lift[j])
+            slack += abs(multiplier) * doubt[j]
             if pushed != 0.0:
                 value += pushed * layout.constant[j]
                 summed += abs(pushed * layout.constant[j])
-                slack += abs(pushed) * doubt[j]
                 for e in range(first, last):
                     push = pushed * layout.weights[e]
                     row[layout.columns[e]] += push

@@ -51,19 +51,21 @@ class HullOptions:
 
 @dataclass(frozen=True, eq=False)
 class Leaf:
-    """An open region of a disjunct.  row: of the disjunct's, that shall refute it.
+    """An open region of a disjunct.
 
     phases: the neurons that were split, by ReLU node and place, with their signs.
     """
 
     disjunct: int
-    row: int
     phases: dict[tuple[int, int], int]
 
 
 @dataclass(frozen=True, eq=False)
 class _Region:
-    """weight: of what is open of the disjunct.  again: whether a proof has failed for want of exact constants."""
+    """row: of the disjunct's, that shall refute it.  weight: of what is open of the disjunct.
+
+    again: whether a proof has failed for want of exact constants.
+    """
 
     disjunct: int
     row: int
@@ -97,7 +99,7 @@ class HullSplitting:
         self._numbers = {
             place: j for j, place in enumerate(zip(neurons.layer.tolist(), neurons.place.tolist(), strict=True))
         }
-        self._leaves = leaves
+        self._leaves = [Leaf(disjunct, {}) for disjunct in range(len(rows))] if leaves is None else list(leaves)
         self._open: list[_Region] = []
         self._begun = False
         self._closed = np.ones(len(rows))
@@ -118,13 +120,11 @@ class HullSplitting:
     def leaves(self) -> list[Leaf]:
         """The open regions, for a search in a smaller box."""
         if not self._begun:
-            whole = [Leaf(disjunct, 0, {}) for disjunct in range(len(self._costs))]
-            return whole if self._leaves is None else list(self._leaves)
+            return list(self._leaves)
         neurons = self._hull.program.neurons
         return [
             Leaf(
                 region.disjunct,
-                region.row,
                 {
                     (int(neurons.layer[j]), int(neurons.place[j])): int(region.signs[j])
                     for j in np.flatnonzero((region.signs != 0) & (self._known == 0)).tolist()
@@ -151,29 +151,21 @@ class HullSplitting:
 
     def _begin(self) -> None:
         """Bound the whole box; put what is left open on the stack, the hardest disjunct at the bottom."""
-        leaves = self._leaves
-        wanted = [
-            (d, r)
-            for d, costs in enumerate(self._costs)
-            for r in range(len(costs))
-            if leaves is None or any(leaf.disjunct == d for leaf in leaves)
-        ]
+        wanted = [(d, r) for d in sorted({leaf.disjunct for leaf in self._leaves}) for r in range(len(self._costs[d]))]
         found: dict[tuple[int, int], Multipliers] = {}
         start = self._hull.start()
         for first in range(0, len(wanted), LANES):
             part = wanted[first : first + LANES]
             tasks = [self._task(self._costs[d][r], self._known, start) for d, r in part]
-            for (d, r), task, ascended in zip(
-                part, tasks, self._hull.ascend(tasks, self._options.root_steps), strict=True
-            ):
+            ascents = self._hull.ascend(tasks, self._options.root_steps)
+            for (d, r), task, ascended in zip(part, tasks, ascents, strict=True):
                 self.roots[d, r], found[d, r] = self._hull.prove(task, ascended.multipliers)
-        if leaves is None:
-            leaves = [Leaf(d, int(np.argmax(self.roots[d])), {}) for d in range(len(self._costs))]
-        for leaf in sorted(leaves, key=lambda leaf: self.roots[leaf.disjunct].max()):
-            signs = self._signs(leaf)
-            if self.roots[leaf.disjunct].max() <= 0 and signs is not None:
-                weight = 0.5 ** len(leaf.phases)
-                self._open.append(_Region(leaf.disjunct, leaf.row, signs, found[leaf.disjunct, leaf.row], weight))
+        # The row that is nearest to refuting a disjunct is the one to go on with.
+        best = {leaf.disjunct: int(np.argmax(self.roots[leaf.disjunct])) for leaf in self._leaves}
+        for leaf in sorted(self._leaves, key=lambda leaf: self.roots[leaf.disjunct, best[leaf.disjunct]]):
+            d, row, signs = leaf.disjunct, best[leaf.disjunct], self._signs(leaf)
+            if self.roots[d, row] <= 0 and signs is not None:
+                self._open.append(_Region(d, row, signs, found[d, row], 0.5 ** len(leaf.phases)))
         weights = np.bincount(
             [region.disjunct for region in self._open], [region.weight for region in self._open], len(self._costs)
         )

@@ -1,0 +1,71 @@
+"""Which ball comes next."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from verifier.radius.ladder import FIRST_TRY, GROWTH, PATIENCE, Failed, Ladder
+
+TOLERANCE = 1e-3
+
+
+def test_the_goal_is_tried_first():
+    assert Ladder(0.1, (), None).next(0.15, TOLERANCE, 100.0) == (0.15, FIRST_TRY)
+
+
+def test_easy_balls_halve_what_is_left():
+    ladder = Ladder(0.1, ((0.1, 0.01),), Failed(0.15, 2.0, False))
+    radius, seconds = ladder.next(0.16, TOLERANCE, 100.0)
+    assert 0.1 < radius < 0.15
+    assert seconds == FIRST_TRY
+    near = Ladder(0.1499, ((0.1499, 0.01),), Failed(0.15, 2.0, False))
+    assert near.next(0.16, TOLERANCE, 100.0) == (0.15, 25.0)
+
+
+def test_times_are_extrapolated_exponentially():
+    ladder = Ladder(0.102, ((0.101, 1.0), (0.102, 4.0)), None)
+    assert ladder.seconds(0.102) == pytest.approx(4.0)
+    assert ladder.seconds(0.103) == pytest.approx(16.0)
+    assert ladder.seconds(0.5) is not None  # no overflow
+
+
+def test_a_ball_given_up_is_expected_to_take_longer():
+    without = Ladder(0.102, ((0.101, 3.0), (0.102, 4.0)), None).seconds(0.103)
+    failed = Ladder(0.102, ((0.101, 3.0), (0.102, 4.0)), Failed(0.103, 10.0, False)).seconds(0.103)
+    assert without is not None
+    assert failed == pytest.approx(40.0)
+    assert failed > without
+
+
+def test_the_ladder_goes_up_by_a_factor():
+    ladder = Ladder(0.102, ((0.101, 1.0), (0.102, 4.0)), None)
+    radius, seconds = ladder.next(0.2, TOLERANCE, 1000.0)
+    assert ladder.seconds(radius) == pytest.approx(GROWTH * 4.0, rel=1e-3)
+    assert seconds == pytest.approx(PATIENCE * GROWTH * 4.0, rel=1e-3)
+    # Within reach is the goal itself.
+    assert ladder.next(0.1025, TOLERANCE, 1000.0)[0] == 0.1025
+
+
+def test_the_last_seconds_go_to_the_goal():
+    ladder = Ladder(0.102, ((0.101, 1.0), (0.102, 4.0)), Failed(0.105, 30.0, False))
+    assert ladder.next(0.11, TOLERANCE, 1.0) == (0.105, 1.0)
+
+
+def test_a_stuck_ball_is_closed_in_on():
+    stuck = Failed(0.105, 1.0, True)
+    ladder = Ladder(0.102, ((0.101, 1.0), (0.102, 4.0)), stuck)
+    assert ladder.next(0.11, TOLERANCE, 50.0)[0] == pytest.approx(0.1035)
+    close = Ladder(0.105 - 1e-5, ((0.101, 1.0), (0.105 - 1e-5, 4.0)), stuck)
+    assert close.next(0.11, TOLERANCE, 50.0)[0] == 0.105
+
+
+@pytest.mark.parametrize("failed", [None, Failed(0.15, 5.0, False), Failed(0.15, 5.0, True)])
+@pytest.mark.parametrize("times", [(0.01, 0.02), (1.0, 1.0), (5.0, 2.0), (0.0, 100.0)])
+def test_the_next_ball_is_always_above_what_is_known(failed, times):
+    for left in (0.5, 5.0, 500.0):
+        ladder = Ladder(0.12, ((0.11, times[0]), (0.12, times[1])), failed)
+        radius, seconds = ladder.next(0.14, TOLERANCE, left)
+        assert 0.12 < radius <= 0.15
+        assert 0 < seconds < math.inf
