@@ -160,7 +160,7 @@ def test_what_is_proved_holds_in_every_region(seed):
 
 
 def test_planes_above_neurons_of_one_input_hold():
-    """At sampled inputs and at all corners; each of the two is exact at one end of the input, whatever the others are."""
+    """At sampled inputs and at all corners; each of the two is exact at one end of the input."""
     pairs = 0
     for seed in range(0, 96, 4):
         network, lower, upper = cases(seed)

@@ -78,7 +78,7 @@ class Balls:
         record, turn = self.record, deadline.within(seconds)
         search = self.searches.get(radius)
         if search is None:
-            search = self._search(radius, deadline)
+            search = self.search(radius, deadline)
             if search is None:
                 self.unsuitable = True
                 return False
@@ -103,7 +103,8 @@ class Balls:
             failed = Failed(radius, self.searches[radius].seconds, self.searches[radius].stuck)
         return Ladder(self.record.certified, tuple(self.held), failed)
 
-    def _search(self, radius: float, deadline: Deadline) -> HullSplitting | None:
+    def search(self, radius: float, deadline: Deadline) -> HullSplitting | None:
+        """For a ball, with what a larger one has left open; None where the network is too large."""
         network, ball = self.question.model.network, self.question.ball.shrunk(radius)
         nodes = ball_bounds(network, ball, deadline)
         undecided = sum(int(nodes[network.nodes[k].inputs[0]].unstable.sum()) for k in network.relus)

@@ -226,7 +226,7 @@ class HullAscent:
                 lower=np.append(model.lower, -most),
                 upper=np.append(model.upper, most),
                 integral=np.append(model.integral, False),
-                rows=sp.csr_array(sp.block_array([[model.rows, None], [rows[:, :-1], rows[:, -1:]]], format="csr")),
+                rows=sp.csr_array(sp.vstack([_wider(model.rows), sp.csr_array(rows)], format="csr")),
                 row_lower=np.append(model.row_lower, np.full(len(costs), -np.inf)),
                 row_upper=np.append(model.row_upper, [-cost.offset for cost in costs]),
                 row_error=np.append(model.row_error, [cost.error for cost in costs]),
@@ -242,6 +242,11 @@ class HullAscent:
         return replace(
             model, cost=cost.row, offset=cost.offset, cost_error=cost.error, upper=upper, row_upper=row_upper
         )
+
+
+def _wider(rows: sp.csr_array) -> sp.csr_array:
+    """With one more column of zeros."""
+    return sp.csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], rows.shape[1] + 1))
 
 
 def _lanes(tasks: Sequence[Task]) -> Lanes:

@@ -52,8 +52,9 @@ class _Pass(NamedTuple):
     """What a backward pass leaves for the forward pass: (columns, LANES) or (m, LANES) each.
 
     row: the coefficients that each column had when its turn came.  straight: what goes on to a neuron's input, bent:
-    what goes on to its plane, which is negative or nothing.  lines, slants, lifts: what stands for a neuron is line z +
-    slant x + lift, x the one input it reads; the lift also for its plane.  steep: 1 where the plane touches the active side.
+    what goes on to its plane, which is negative or nothing.  lines, slants, lifts: line z + slant x + lift stands for a
+    neuron, x being the one input it reads; the lift is also its plane's.  steep: 1 where the plane touches the active
+    side.
     """
 
     row: np.ndarray

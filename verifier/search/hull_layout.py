@@ -131,8 +131,9 @@ def lines(program: TriangleProgram) -> tuple[Array, Array]:
 
 def single_precision(layout: Layout) -> Layout:
     """The same with float32 numbers."""
-    return Layout(*(part.astype(np.float32) if _is_float(part) else part for part in layout))
+    parts = layout._asdict()
+    return Layout(**{name: part.astype(np.float32) if _is_double(part) else part for name, part in parts.items()})
 
 
-def _is_float(part: object) -> bool:
+def _is_double(part: object) -> bool:
     return isinstance(part, np.ndarray) and part.dtype == np.float64

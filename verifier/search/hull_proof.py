@@ -19,17 +19,17 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from verifier.bounds.rounding import TINY
 from verifier.search.compiled import OPTIONS
 
 UNIT = 1.02 * 2.0**-53
-TINY = 1e-290
-"""Far above all that underflow can lose, far below all that matters."""
+"""Times the number of terms: the relative error of a sum of products, rounded up."""
 
 
 @njit(**OPTIONS)
 def upper_plane(layout, i, c, below):
-    """Which plane above neuron i of one input serves a coefficient c < 0 better, its input's coefficient being ``below``:
-    the one that is exact at the end where both together are least.
+    """Which plane above neuron i of one input serves a coefficient c < 0 better: the one that is exact at the end where
+    both it and the input, whose coefficient is ``below``, are least together.
     """
     return 0 if below * layout.span[i] + c * layout.height[i] < 0 else 1
 

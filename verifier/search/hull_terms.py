@@ -1,19 +1,19 @@
-"""Neurons that read one input, but for a little of the others: upper planes, and the terms that are made of them.
+"""Neurons that read one input, but for a little of the others: planes above them, and the terms they are in.
 
-Such a neuron is  relu(z)  with  z = w x + r + c,  r small.  It is convex in (x, r), so over a rectangle a plane is above
-it that is above it at the four corners.  Where the neuron is inactive at one end of x, a, and active at the other, b,
-whatever r is, two planes are
+Such a neuron is  relu(z)  with  z = w x + r + c,  r small.  It is convex in (x, r), so over a rectangle a plane is
+above it that is above it at the four corners.  Where the neuron is inactive at one end of x, a, and active at the
+other, b, whatever r is, two planes are
 
-    z + slant x + lift      exact where x = b: what is added there is nothing
-    slant x + lift          exact where x = a, nothing
+    z + slant x + lift      with slant b + lift = 0: exact where x = b
+    slant x + lift          with slant a + lift = 0: exact where x = a
 
 where the triangle over all of z is exact at neither.  Which one to take depends on the end where the minimum is.
 
-A hull plane's constant is the largest of  -(slopes @ columns)  and  constant + (weights - slopes) @ columns  over the box.
-For slopes between nothing and the weights the first is attained where every term is least, the second where every term
-is greatest, or nearly so: the neurons that read one input read a little of the others too, so a term is not alone
-responsible for its value.  Taken at these two points, with all that the neurons read, the terms give a constant
-that is exact but for inputs whose coefficient is so small that what others read of them matters more.
+A hull plane's constant is the largest of  -(slopes @ columns)  and  constant + (weights - slopes) @ columns  over the
+box.  For slopes between nothing and the weights the first is attained where every term is least, the second where every
+one is greatest, or nearly so: the neurons of one input read a little of the others too, so a term is not alone
+responsible for its value.  Taken at these two points, with all that the neurons read, the terms give a constant that is
+exact but for inputs whose coefficient is so small that what others read of them matters more.
 """
 
 from __future__ import annotations
@@ -21,11 +21,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from verifier.bounds.rounding import TINY
 from verifier.search.compiled import OPTIONS
-
-UNIT = 1.02 * 2.0**-53
-TINY = 1e-290
-"""Far above all that underflow can lose, far below all that matters."""
+from verifier.search.hull_proof import UNIT
 
 
 @njit(**OPTIONS)

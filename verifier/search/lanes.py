@@ -27,7 +27,7 @@ _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 _FLAGS = ("contract", "reassoc", "nsz")
 
 
-class LanesType(types.Type):  # type: ignore[misc]  # numba has no types
+class LanesType(types.Type):
     """numba's type of a vector."""
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class LanesType(types.Type):  # type: ignore[misc]  # numba has no types
 
 
 @register_model(LanesType)
-class _LanesModel(models.PrimitiveModel):  # type: ignore[misc]  # numba has no types
+class _LanesModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, _VECTOR)
 
@@ -112,7 +112,8 @@ smaller = _of_two(lambda builder, a, b: builder.select(_below(builder, b, a), b,
 
 def _operator(symbol: Any, function: Any) -> None:
     @overload(symbol)
-    def typed(a, b):  # type: ignore[no-untyped-def]  # numba compares it with what it returns
+    # Without annotations: numba compares the signature with that of what it returns.
+    def typed(a, b):
         if isinstance(a, LanesType) and isinstance(b, LanesType):
             return lambda a, b: function(a, b)
         return None
