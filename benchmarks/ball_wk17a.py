@@ -29,10 +29,11 @@ def main(
     radius: Annotated[float, typer.Option(help="Of the ball, in linf.")] = 0.152,
     timeout: Annotated[float, typer.Option(help="Seconds of search.")] = 120.0,
     runs: Annotated[int, typer.Option(help="The first one compiles, or loads what was compiled.")] = 2,
+    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     shared: Annotated[Path, typer.Option(help="Where benchmarks/ and datasets/ lie.")] = SHARED,
 ) -> None:
     """Print whether the ball holds, the seconds with and without the relaxation's making, and the regions."""
-    limit_threads(1)
+    limit_threads(threads)
     model = load(shared / "benchmarks/mnist_wk17a/onnx/wk17a_linf0.1.onnx")
     data = read_data(shared / "datasets/mnist/t10k-images-idx3-ubyte.gz", model.network.input_shape, index)
     assert data.labels is not None

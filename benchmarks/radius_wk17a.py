@@ -62,17 +62,18 @@ def main(
     timeout: Annotated[
         float, typer.Option(help="Seconds per image, for the radius and again for the decision.")
     ] = 120.0,
+    threads: Annotated[int, typer.Option(help="CPU threads per image.")] = 1,
     shared: Annotated[Path, typer.Option(help="Where benchmarks/ and datasets/ lie.")] = SHARED,
     journal: Annotated[
         Path | None, typer.Option(help="One line of JSON per image; what is in it is not redone.")
     ] = None,
 ) -> None:
     """Run the benchmark and print the summary."""
-    limit_threads(1)
+    limit_threads(threads)
     model = load(shared / "benchmarks/mnist_wk17a/onnx/wk17a_linf0.1.onnx")
     data = read_data(shared / "datasets/mnist/t10k-images-idx3-ubyte.gz", model.network.input_shape, index)
     assert data.labels is not None
-    settings = {"epsilon": epsilon, "tolerance": tolerance, "timeout": timeout}
+    settings = {"epsilon": epsilon, "tolerance": tolerance, "timeout": timeout, "threads": threads}
     known = recorded(journal, settings)
     records = []
     for image, x, label in zip(data.indices, data.inputs, data.labels.tolist(), strict=True):

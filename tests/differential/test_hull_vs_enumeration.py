@@ -26,7 +26,7 @@ from verifier.radius.record import Record
 from verifier.search.hull_ascent import HullAscent, Multipliers, Task
 from verifier.search.hull_layout import layout_of
 from verifier.search.hull_proof import plane_error, plane_side
-from verifier.search.hull_split import HullSplitting
+from verifier.search.hull_split import HullOptions, HullSplitting
 from verifier.search.lanes import LANES
 from verifier.vnnlib.spec import Disjunct, LinearConstraints
 
@@ -240,6 +240,11 @@ def test_splitting_with_hull_planes_agrees_with_enumeration(seed):
             search = HullSplitting(chosen, row[None, None], known, lambda x: None)
             assert search.work(Deadline.after(30)) == (shift > 0)
             assert search.roots[0, 0] <= shift + 1e-7
+            options = HullOptions(threads=3)
+            several = HullSplitting(chosen, row[None, None], known, lambda x: None, None, options)
+            assert several.work(Deadline.after(30)) == (shift > 0)
+            if shift > 0:
+                assert several.regions == search.regions
 
 
 @pytest.mark.parametrize("seed", range(24))

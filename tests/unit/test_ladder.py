@@ -31,6 +31,11 @@ def test_times_are_extrapolated_exponentially():
     assert ladder.seconds(0.5) is not None  # no overflow
 
 
+def test_balls_that_took_as_long_say_nothing_about_the_rate():
+    ladder = Ladder(0.1021, ((0.101, 1.0), (0.102, 4.0), (0.1021, 4.0)), None)
+    assert ladder.seconds(0.1032) == pytest.approx(16.0)
+
+
 def test_a_ball_given_up_is_expected_to_take_longer():
     without = Ladder(0.102, ((0.101, 3.0), (0.102, 4.0)), None).seconds(0.103)
     failed = Ladder(0.102, ((0.101, 3.0), (0.102, 4.0)), Failed(0.103, 10.0, False)).seconds(0.103)

@@ -31,7 +31,7 @@ from verifier.radius.ladder import Failed, Ladder
 from verifier.radius.question import Question
 from verifier.radius.record import Record
 from verifier.search.hull_ascent import HullAscent, fits
-from verifier.search.hull_split import HullSplitting, Leaf
+from verifier.search.hull_split import HullOptions, HullSplitting, Leaf
 
 Array = NDArray[np.float64]
 
@@ -64,6 +64,7 @@ class Balls:
     searches: dict[float, HullSplitting] = field(default_factory=dict)
     held: list[tuple[float, float]] = field(default_factory=list)
     unsuitable: bool = False
+    _inherited: dict[float, float] = field(default_factory=dict)
     _searched: float = 0.0
     _attacked: float = 0.0
 
@@ -82,6 +83,7 @@ class Balls:
             if search is None:
                 self.unsuitable = True
                 return False
+            self._inherited[radius] = self._spent(radius)
             self.searches[radius] = search
             if turn.expired:
                 turn = deadline.within(seconds)
@@ -90,7 +92,7 @@ class Balls:
         self._searched += search.seconds - before
         if closed:
             record.raise_to(math.nextafter(min(radius, record.adversarial), 0.0), STAGE)
-            self.held.append((radius, search.seconds))
+            self.held.append((radius, self._inherited.get(radius, 0.0) + search.seconds))
         self.forget()
         return closed
 
@@ -100,7 +102,8 @@ class Balls:
         radius = min(self.searches, default=None)
         failed = None
         if radius is not None:
-            failed = Failed(radius, self.searches[radius].seconds, self.searches[radius].stuck)
+            search = self.searches[radius]
+            failed = Failed(radius, self._inherited[radius] + search.seconds, search.stuck)
         return Ladder(self.record.certified, tuple(self.held), failed)
 
     def search(self, radius: float, deadline: Deadline) -> HullSplitting | None:
@@ -115,12 +118,25 @@ class Balls:
         if program.level is not Level.RIGOROUS or not fits(program):
             return None
         hull, signs = HullAscent(program).sharper(deadline.within(SHARPER_SECONDS), SHARPER_STEPS)
-        return HullSplitting(hull, self.question.rows.outputs.numpy(), signs, self._attack, self._left(radius))
+        rows, options = self.question.rows.outputs.numpy(), HullOptions(threads=torch.get_num_threads())
+        return HullSplitting(hull, rows, signs, self._attack, self._left(radius), options)
+
+    def _larger(self, radius: float) -> float | None:
+        """The next larger ball that has been begun."""
+        return min((r for r in self.searches if r > radius), default=None)
 
     def _left(self, radius: float) -> list[Leaf] | None:
-        """What the next larger ball has left open."""
-        larger = [r for r in self.searches if r > radius]
-        return self.searches[min(larger)].leaves if larger else None
+        """What it has left open."""
+        larger = self._larger(radius)
+        return None if larger is None else self.searches[larger].leaves
+
+    def _spent(self, radius: float) -> float:
+        """The seconds that went into what it has closed, as far as it has."""
+        larger = self._larger(radius)
+        if larger is None:
+            return 0.0
+        search = self.searches[larger]
+        return self._inherited[larger] + search.closed_share * search.seconds
 
     def _attack(self, points: Array) -> None:
         """From the solution of a relaxation where the network is nearest to wrong, towards the boundary."""

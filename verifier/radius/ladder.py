@@ -1,8 +1,8 @@
 """Which ball to decide next, and for how long: the time that balls take grows exponentially with their radius.
 
 For the networks at hand tenfold within half a thousandth, so all balls before the last one cost little together where
-each is expected to take a few times as long as the one before.  What is expected is extrapolated from the last two
-balls that held, and from what has been spent in vain on a larger one.
+each is expected to take a few times as long as the one before.  What is expected is extrapolated from the last ball
+that held, the last one that took much less, and from what has been spent in vain on a larger one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ EASY = 0.5
 """Seconds of search up to which a ball says nothing about the next one."""
 GROWTH = 3.0
 """How much longer than the last ball the next one is expected to take."""
-PATIENCE = 3.0
+PATIENCE = 2.0
 """How much longer than expected a ball may take until it is given up for a smaller one."""
 UNDECIDED = 4.0
 """How many times what has been spent on a ball in vain it is expected to take."""
@@ -26,6 +26,8 @@ LAST = 0.7
 """What part of the time left a ball may be expected to take."""
 SMALLEST_STEP, NO_ROOM = 0.02, 0.25
 """Tolerances: up to the first a step is not worth its start, up to the second easy balls are not tried in between."""
+EASIER = 0.6
+"""What part of a ball's time another one took at most that says something about the rate."""
 STEEPEST = 50.0
 """Of exponents."""
 
@@ -41,7 +43,9 @@ class Failed:
 
 @dataclass(frozen=True)
 class Ladder:
-    """known: what is certified.  held: radii and seconds of the balls that were decided, in their order."""
+    """known: what is certified.  held: radii and seconds of the balls that were decided, in their order; what was spent
+    on a larger ball whose open regions were all that was left to do counts.
+    """
 
     known: float
     held: tuple[tuple[float, float], ...]
@@ -53,9 +57,10 @@ class Ladder:
             return None
         far, long = self.held[-1]
         rate = 0.0
-        if len(self.held) > 1:
-            near, short = self.held[-2]
-            rate = math.log(long / max(short, EASY / 4)) / max(far - near, 1e-12)
+        easier = [(near, short) for near, short in self.held if near < far and short < EASIER * long]
+        if easier:
+            near, short = easier[-1]
+            rate = math.log(long / max(short, EASY / 4)) / (far - near)
         if self.failed is not None:
             spent = max(UNDECIDED * self.failed.seconds, EASY)
             rate = max(rate, math.log(spent / long) / max(self.failed.radius - far, 1e-12))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -40,13 +41,14 @@ Offer = Callable[[Array], object]
 @dataclass(frozen=True)
 class HullOptions:
     """root_steps, steps: of the ascent, at the root and in every other region.  step: the length of the first one in
-    every other region.  exact: what counts as no loss of a neuron.
+    every other region.  exact: what counts as no loss of a neuron.  threads: of LANES regions each.
     """
 
     root_steps: int = 120
     steps: int = 50
     step: float = 0.06
     exact: float = 1e-9
+    threads: int = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,15 @@ class _Region:
     multipliers: Multipliers
     weight: float
     again: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class _Bounded:
+    """region: with the multipliers of the ascent, and of the proof where there is one.  proved: else -inf."""
+
+    region: _Region
+    found: Ascended
+    proved: float
 
 
 class HullSplitting:
@@ -141,12 +152,16 @@ class HullSplitting:
         begun = time.monotonic()
         if not self._begun and not deadline.expired:
             self._begin()
-        while self._open and not self.stuck and not deadline.expired:
-            self._take([self._open.pop() for _ in range(min(LANES, len(self._open)))], deadline)
-            self.seconds += time.monotonic() - begun
-            begun = time.monotonic()
-            if enough():
-                break
+        with ThreadPoolExecutor(self._options.threads) as pool:
+            while self._open and not self.stuck and not deadline.expired:
+                taken = [self._open.pop() for _ in range(min(self._options.threads * LANES, len(self._open)))]
+                parts = [taken[first : first + LANES] for first in range(0, len(taken), LANES)]
+                for part in pool.map(self._bounded, parts):
+                    self._settle(part, deadline)
+                self.seconds += time.monotonic() - begun
+                begun = time.monotonic()
+                if enough():
+                    break
         return self.closed
 
     def _begin(self) -> None:
@@ -188,28 +203,36 @@ class HullSplitting:
     def _task(self, cost: Cost, signs: Signs, start: Multipliers) -> Task:
         return Task(cost, signs, start, GOAL * cost.scale)
 
-    def _take(self, regions: list[_Region], deadline: Deadline) -> None:
-        """Bound regions; put their halves on the stack unless they are closed."""
+    def _bounded(self, regions: list[_Region]) -> list[_Bounded]:
+        """Up to LANES regions; changes nothing, and holds the interpreter up for moments only."""
         tasks = [self._task(self._costs[part.disjunct][part.row], part.signs, part.multipliers) for part in regions]
-        found = self._hull.ascend(tasks, self._options.steps, self._options.step)
-        self.regions += len(regions)
-        left = []
-        for region, task, ascended in zip(regions, tasks, found, strict=True):
-            multipliers = ascended.multipliers
-            if ascended.bound > 0:
+        bounded = []
+        for region, task, found in zip(
+            regions, tasks, self._hull.ascend(tasks, self._options.steps, self._options.step), strict=True
+        ):
+            proved, multipliers = -np.inf, found.multipliers
+            if found.bound > 0:
                 proved, multipliers = self._hull.prove(task, multipliers)
-                if proved > 0:
-                    self._closed[region.disjunct] += region.weight
-                    continue
-                if not region.again:
-                    self._open.append(replace(region, multipliers=multipliers, again=True))
-                    continue
-            left.append(ascended.columns)
-            self._split(replace(region, multipliers=multipliers, again=False), task, ascended, deadline)
+            bounded.append(_Bounded(replace(region, multipliers=multipliers), found, proved))
+        return bounded
+
+    def _settle(self, bounded: list[_Bounded], deadline: Deadline) -> None:
+        """Put the halves of regions on the stack unless they are closed."""
+        self.regions += len(bounded)
+        left = []
+        for part in bounded:
+            region = part.region
+            if part.proved > 0:
+                self._closed[region.disjunct] += region.weight
+            elif part.found.bound > 0 and not region.again:
+                self._open.append(replace(region, again=True))
+            else:
+                left.append(part.found.columns)
+                self._split(replace(region, again=False), part.found, deadline)
         if left:
             self._offer(np.stack(left)[:, : self._hull.n_inputs].astype(np.float64))
 
-    def _split(self, region: _Region, task: Task, found: Ascended, deadline: Deadline) -> None:
+    def _split(self, region: _Region, found: Ascended, deadline: Deadline) -> None:
         neuron, first = self._branch(region.signs, found)
         if neuron is not None:
             for sign in (-first, first):
