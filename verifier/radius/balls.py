@@ -91,7 +91,8 @@ class Balls:
         closed = search.work(turn, lambda: record.adversarial <= radius)
         self._searched += search.seconds - before
         if closed:
-            record.raise_to(math.nextafter(min(radius, record.adversarial), 0.0), STAGE)
+            # Not cut at the nearest counterexample: one inside the ball is a contradiction, which is raised.
+            record.raise_to(math.nextafter(radius, 0.0), STAGE)
             self.held.append((radius, self._inherited.get(radius, 0.0) + search.seconds))
         self.forget()
         return closed
