@@ -23,11 +23,10 @@ from verifier.radius.fab import FabOptions, fab
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import question
 from verifier.radius.record import Record
-from verifier.search.hull_ascent import HullAscent, Multipliers, Task
+from verifier.search.hull_ascent import Cost, HullAscent, Multipliers, Task
 from verifier.search.hull_layout import layout_of
-from verifier.search.hull_proof import plane_error, plane_side
 from verifier.search.hull_split import HullOptions, HullSplitting
-from verifier.search.lanes import LANES
+from verifier.search.lanes import DOUBLES, LANES
 from verifier.vnnlib.spec import Disjunct, LinearConstraints
 
 
@@ -85,30 +84,33 @@ def test_rows_and_planes_hold_at_every_input(seed):
     assert (values >= model.row_lower - model.row_error - 1e-12).all()
     assert (truth >= model.lower - 1e-12).all()
     assert (truth <= model.upper + 1e-12).all()
-    for _ in range(40):
-        n_terms = len(layout_of(program).least)
-        share = rng.choice([0.0, 1.0, 0.5], n_terms) * rng.uniform(0, 1, n_terms)
-        rows, sides, errors = planes(program, share)
-        above = sides + errors - truth @ rows.T
-        assert (above >= -1e-12).all()
+    hull, layout = HullAscent(program), layout_of(program)
+    for _ in range(4):
+        share = rng.choice([0.0, 1.0, 0.5], len(layout.least)) * rng.uniform(0, 1, len(layout.least))
+        rows, sides = planes(hull, layout, share.astype(np.float32))
+        above = sides - truth @ rows.T
+        assert (above[:, layout.hull] >= -1e-6).all()
 
 
-def planes(program, share: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``rows @ columns <= sides`` up to errors, for all neurons."""
-    layout, neurons, terms = layout_of(program), program.neurons, program.terms
-    n, m = terms.n_inputs, len(neurons)
-    size = np.maximum(np.abs(terms.lower), np.abs(terms.upper))
-    pre = neurons.pre
-    read = abs(pre.matrix[:, : terms.count]) @ size + np.abs(pre.constant)
-    rows, sides, errors = np.zeros((m, n + m)), np.zeros(m), np.zeros(m)
-    for j in range(m):
-        side, sizes, doubts = plane_side(layout, share, j, size, read, pre.error, terms.upper, np.zeros(n))
-        sides[j], errors[j] = side, plane_error(layout, j, sizes, doubts, pre.error)
+def planes(hull: HullAscent, layout, share: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``rows @ columns <= sides`` for all neurons whose planes have a slope per term, up to float32 rounding.
+
+    The proof of a row that is a neuron's value, negative, says what its plane's constant is.
+    """
+    n, m = layout.n, layout.m
+    rows, sides, workspace = np.zeros((m, n + m)), np.zeros(m), hull.workspace()
+    signs, start = np.zeros(m, np.int8), replace(hull.start(), share=share)
+    costs = [Cost(-np.eye(n + m)[n + j], 0.0, 0.0) for j in range(m)]
+    proved = hull.prove([Task(cost, signs, start) for cost in costs], [start] * m, workspace)
+    for j, (_, exact) in enumerate(proved):
         rows[j, n + j] = 1.0
+        above, rest = layout.most[j], 0.0
         for t in range(layout.terms[j], layout.terms[j + 1]):
             own = slice(layout.entries[t], layout.entries[t + 1])
             rows[j, layout.columns[own]] -= share[t] * layout.weights[own]
-    return rows, sides, errors
+            above, rest = above - share[t] * layout.width[t], rest + share[t] * layout.least[t]
+        sides[j] = max(0.0, above) - rest + exact.extra[j]
+    return rows, sides
 
 
 def arbitrary(hull: HullAscent, rng: np.random.Generator) -> Multipliers:
@@ -140,23 +142,29 @@ def test_what_is_proved_holds_in_every_region(seed):
     cost = hull.output(row)
     m = len(program.neurons)
     whole = Task(cost, np.zeros(m, np.int8), hull.start())
-    found = hull.ascend([whole], 200)[0]
-    proved, exact = hull.prove(whole, found.multipliers)
+    workspace = hull.workspace()
+    found = hull.ascend([whole], workspace, 200)[0]
+    [(proved, exact), (least_proved, _)] = hull.prove([whole] * 2, [found.multipliers, hull.start()], workspace)
     assert proved <= least + 1e-7
-    assert proved >= hull.prove(whole, hull.start())[0] - 1e-3
+    assert proved >= least_proved - 1e-3
     # With the constants as they are the ascent's bound is what is proved, but for float32.
-    assert hull.ascend([replace(whole, start=exact)], 0)[0].bound == pytest.approx(proved, abs=1e-3)
+    again = hull.ascend([replace(whole, start=exact)], workspace, 0)[0]
+    assert again.bound == pytest.approx(proved, abs=1e-3)
     x = lower + rng.uniform(0, 1, (4000, len(lower))) * (upper - lower)
     values = network.forward(torch.from_numpy(x)).numpy() @ row
     truth = columns_at(network, program, x)
     pre = truth @ program.neurons.pre.matrix[:, : truth.shape[1]].toarray().T + program.neurons.pre.constant
-    for _ in range(12):
-        signs = rng.choice([-1, 0, 0, 1], m).astype(np.int8)
-        inside = ((pre * signs) >= 0).all(1)
-        there = values[inside].min(initial=np.inf)
-        task = Task(cost, signs, hull.start())
-        assert hull.prove(task, arbitrary(hull, rng))[0] <= there
-        assert hull.prove(task, hull.ascend([task], 20)[0].multipliers)[0] <= there
+    signs = rng.choice([-1, 0, 0, 1], (DOUBLES + 3, m)).astype(np.int8)
+    there = [values[((pre * some) >= 0).all(1)].min(initial=np.inf) for some in signs]
+    tasks = [Task(cost, some, hull.start()) for some in signs]
+    ascended = [one.multipliers for one in hull.ascend(tasks, workspace, 20)]
+    for chosen in ([arbitrary(hull, rng) for _ in tasks], ascended):
+        proofs = hull.prove(tasks, chosen, workspace)
+        assert all(bound <= true for (bound, _), true in zip(proofs, there, strict=True))
+        # Every lane stands for itself.
+        alone = hull.prove(tasks[-1:], chosen[-1:], workspace)[0]
+        assert alone[0] == proofs[-1][0]
+        assert np.array_equal(alone[1].extra, proofs[-1][1].extra)
 
 
 def test_planes_above_neurons_of_one_input_hold():
@@ -199,11 +207,12 @@ def test_every_lane_of_an_ascent_stands_for_itself(seed):
         Task(hull.output(sign * row), rng.choice([-1, 0, 0, 0, 1], m).astype(np.int8), hull.start())
         for sign in rng.choice([1.0, -1.0], LANES)
     ]
-    together = hull.ascend(tasks, 40)
+    workspace = hull.workspace()
+    together = hull.ascend(tasks, workspace, 40)
     for k in rng.choice(LANES, 4, replace=False):
-        alone = hull.ascend([tasks[k]], 40)[0]
+        alone = hull.ascend([tasks[k]], workspace, 40)[0]
         assert alone.bound == pytest.approx(together[k].bound, abs=1e-3)
-    stopped = hull.ascend([replace(task, goal=-1e9) for task in tasks], 40)
+    stopped = hull.ascend([replace(task, goal=-1e9) for task in tasks], workspace, 40)
     assert all(np.array_equal(s.multipliers.share, t.start.share) for s, t in zip(stopped, tasks, strict=True))
 
 

@@ -31,9 +31,10 @@ from verifier.encodings.milp.expression import Expression, combination
 from verifier.encodings.milp.model import MilpModel
 from verifier.encodings.milp.triangle import TriangleProgram
 from verifier.search import hull_lanes, hull_proof
-from verifier.search.hull_lanes import Lanes
+from verifier.search.hull_lanes import Lanes, Work
 from verifier.search.hull_layout import Layout, layout_of, lines, single_precision
-from verifier.search.lanes import LANES
+from verifier.search.hull_proof import Proofs, Sizes
+from verifier.search.lanes import DOUBLES, LANES
 from verifier.solve.lp import LinearBound, certified_minimum
 
 Array = NDArray[np.float64]
@@ -98,6 +99,15 @@ class Ascended:
     coefficients: Single
 
 
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """What LANES ascents at once and DOUBLES proofs at once need; one per thread."""
+
+    lanes: Lanes
+    work: Work
+    proofs: Proofs
+
+
 def fits(program: TriangleProgram) -> bool:
     """Whether the dense matrices in between, and the lanes' multipliers, stay small enough."""
     neurons, terms = program.neurons, program.terms
@@ -117,10 +127,11 @@ class HullAscent:
             slope, lift = lines(program)
             self._layout = layout._replace(slope=slope, lift=lift)
         self._single = single_precision(self._layout)
-        self._size = np.maximum(np.abs(program.terms.lower), np.abs(program.terms.upper))
+        size = np.maximum(np.abs(program.terms.lower), np.abs(program.terms.upper))
         pre = program.neurons.pre
-        self._read = abs(pre.matrix[:, : len(self._size)]) @ self._size + np.abs(pre.constant)
-        self._doubt = 1.001 * program.neurons.pre.error
+        read = abs(pre.matrix[:, : len(size)]) @ size + np.abs(pre.constant)
+        self._sizes = Sizes(size, read, 1.001 * pre.error, program.terms.upper, np.zeros(len(pre)))
+        hull_proof.fill_plane_errors(self._layout, self._sizes)
 
     @property
     def n_inputs(self) -> int:
@@ -131,6 +142,10 @@ class HullAscent:
         """(m,), the neurons that keep the triangle though they read more than one input."""
         found: NDArray[np.bool_] = ~self._layout.hull & (self._layout.own < 0)
         return found
+
+    def workspace(self) -> Workspace:
+        """For ``ascend`` and ``prove``; the next call with it overwrites what it holds."""
+        return Workspace(*hull_lanes.rooms(self._layout), hull_proof.rooms(self._layout))
 
     def start(self) -> Multipliers:
         """Adaptive lower slopes and the triangles' upper sides."""
@@ -157,7 +172,7 @@ class HullAscent:
         """Bounds of the coarse neurons by ascents over what is before them; signs of those that turn out decided."""
         program, layout = self.program, self._layout
         signs = np.zeros(len(program.neurons), np.int8)
-        hull = self
+        hull, workspace = self, self.workspace()
         coarse = np.flatnonzero(self.coarse)
         # Those of one layer do not read each other.
         for layer in np.unique(program.neurons.layer[coarse]):
@@ -169,8 +184,8 @@ class HullAscent:
                     return hull, signs
                 start = hull.start()
                 tasks = [Task(hull.input_of(j, sign), signs, start) for j in part for sign in (1.0, -1.0)]
-                for k, found in enumerate(hull.ascend(tasks, steps)):
-                    proved, _ = hull.prove(tasks[k], found.multipliers)
+                chosen = [found.multipliers for found in hull.ascend(tasks, workspace, steps)]
+                for k, (proved, _) in enumerate(hull.prove(tasks, chosen, workspace)):
                     neuron, sign = part[k // 2], 1 - 2 * (k % 2)
                     if proved >= 0:
                         signs[neuron] = sign
@@ -181,15 +196,19 @@ class HullAscent:
             hull = HullAscent(hull.program.tightened(lower, upper), layout)
         return hull, signs
 
-    def ascend(self, tasks: Sequence[Task], iterations: int, step: float = STEP) -> list[Ascended]:
+    def ascend(
+        self, tasks: Sequence[Task], workspace: Workspace, iterations: int, step: float = STEP
+    ) -> list[Ascended]:
         """Raise the bounds of up to LANES tasks.  step: of slopes and shares, at first."""
-        lanes = _lanes(tasks)
-        bounds, columns, pre, coefficients = hull_lanes.ascend(self._single, lanes, iterations, step, LAST_STEP)
+        lanes, work = workspace.lanes, workspace.work
+        _fill(lanes, tasks)
+        hull_lanes.ascend(self._single, lanes, work, iterations, step, LAST_STEP)
         alpha, beta, share = (np.ascontiguousarray(part.T) for part in (lanes.alpha, lanes.beta, lanes.share))
-        columns, pre, coefficients = (np.ascontiguousarray(part.T) for part in (columns, pre, coefficients))
+        columns, pre = np.ascontiguousarray(work.columns.T), np.ascontiguousarray(work.inputs.T)
+        coefficients = np.ascontiguousarray(work.row[self._layout.n :].T)
         return [
             Ascended(
-                float(bounds[k]),
+                float(work.value[0, k]),
                 Multipliers(alpha[k].copy(), beta[k].copy(), share[k].copy(), task.start.extra),
                 columns[k],
                 pre[k],
@@ -198,15 +217,19 @@ class HullAscent:
             for k, task in enumerate(tasks)
         ]
 
-    def prove(self, task: Task, chosen: Multipliers) -> tuple[float, Multipliers]:
-        """A rigorous lower bound of the task's cost, and the multipliers with the planes' constants as they are."""
-        cost, extra = task.cost, chosen.extra.astype(np.float64)
-        alpha, share = chosen.alpha.astype(np.float64), chosen.share.astype(np.float64)
-        bound = hull_proof.lower_bound(
-            self._layout, self._size, self._read, self._doubt, self.program.terms.upper, cost.row, cost.offset,
-            cost.error, task.signs, alpha, chosen.beta * cost.scale, share, extra,
-        )  # fmt: skip
-        return float(bound), replace(chosen, extra=extra.astype(np.float32))
+    def prove(
+        self, tasks: Sequence[Task], chosen: Sequence[Multipliers], workspace: Workspace
+    ) -> list[tuple[float, Multipliers]]:
+        """Rigorous lower bounds of the tasks' costs, and the multipliers with the planes' constants as they are."""
+        found = []
+        for first in range(0, len(tasks), DOUBLES):
+            part, multipliers = tasks[first : first + DOUBLES], chosen[first : first + DOUBLES]
+            _fill_proofs(workspace.proofs, part, multipliers)
+            hull_proof.lower_bounds(self._layout, self._sizes, workspace.proofs)
+            extra = np.ascontiguousarray(workspace.proofs.extra.T, dtype=np.float32)
+            for k, one in enumerate(multipliers):
+                found.append((float(workspace.proofs.bound[0, k]), replace(one, extra=extra[k].copy())))
+        return found
 
     def decide(self, costs: Sequence[Cost], signs: Signs, deadline: Deadline) -> LinearBound:
         """The least value of the largest cost where the neurons have these signs, by a linear program.
@@ -217,7 +240,7 @@ class HullAscent:
         if len(costs) > 1:
             # One more column above all costs.
             rows = np.stack([np.append(cost.row, -1.0) for cost in costs])
-            most = max(float(np.abs(cost.row) @ self._size) + abs(cost.offset) + 1.0 for cost in costs)
+            most = max(float(np.abs(cost.row) @ self._sizes.size) + abs(cost.offset) + 1.0 for cost in costs)
             model = replace(
                 model,
                 cost=np.append(np.zeros(model.n_columns), 1.0),
@@ -249,25 +272,30 @@ def _wider(rows: sp.csr_array) -> sp.csr_array:
     return sp.csr_array((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], rows.shape[1] + 1))
 
 
-def _lanes(tasks: Sequence[Task]) -> Lanes:
+def _fill(lanes: Lanes, tasks: Sequence[Task]) -> None:
     """Lanes without a task repeat the last one, at its goal from the beginning."""
     assert 0 < len(tasks) <= LANES
     filled = [*tasks, *[tasks[-1]] * (LANES - len(tasks))]
-    goals = np.array([task.goal for task in filled])
-    goals[len(tasks) :] = -np.inf
+    np.stack([task.signs for task in filled], axis=1, out=lanes.signs)
+    lanes.split[:] = lanes.signs.any(axis=1)
+    lanes.offset[0] = [task.cost.offset for task in filled]
+    lanes.scale[0] = [task.cost.scale for task in filled]
+    lanes.goal[0] = [task.goal for task in filled]
+    lanes.goal[0, len(tasks) :] = -np.inf
+    for k, task in enumerate(filled):
+        lanes.cost[:, k] = task.cost.row
+    for name in ("alpha", "beta", "extra", "share"):
+        np.stack([getattr(task.start, name) for task in filled], axis=1, out=getattr(lanes, name))
 
-    def together(parts: Sequence[Array] | Sequence[Single]) -> Single:
-        return np.stack([part.astype(np.float32, copy=False) for part in parts], axis=1)
 
-    return Lanes(
-        signs=np.stack([task.signs for task in filled], axis=1),
-        split=np.any([task.signs != 0 for task in filled], axis=0),
-        cost=together([task.cost.row for task in filled]),
-        offset=np.array([task.cost.offset for task in filled], np.float32),
-        scale=np.array([task.cost.scale for task in filled], np.float32),
-        goal=goals.astype(np.float32),
-        alpha=together([task.start.alpha for task in filled]),
-        beta=together([task.start.beta for task in filled]),
-        extra=together([task.start.extra for task in filled]),
-        share=together([task.start.share for task in filled]),
-    )
+def _fill_proofs(proofs: Proofs, tasks: Sequence[Task], chosen: Sequence[Multipliers]) -> None:
+    """Lanes without a task repeat the last one."""
+    rest = DOUBLES - len(tasks)
+    filled, multipliers = [*tasks, *[tasks[-1]] * rest], [*chosen, *[chosen[-1]] * rest]
+    proofs.offset[0] = [task.cost.offset for task in filled]
+    proofs.unsure[0] = [task.cost.error for task in filled]
+    np.stack([task.cost.row for task in filled], axis=1, out=proofs.cost)
+    np.stack([task.signs for task in filled], axis=1, out=proofs.signs)
+    for name in ("alpha", "beta", "extra", "share"):
+        np.stack([getattr(one, name) for one in multipliers], axis=1, out=getattr(proofs, name))
+    proofs.beta[:] *= [task.cost.scale for task in filled]

@@ -17,11 +17,25 @@ import numpy as np
 from numba import njit
 
 from verifier.search import lanes as lanes_module
+from verifier.search import pointers as pointers_module
 from verifier.search.compiled import OPTIONS, stamp
-from verifier.search.lanes import LANES, any_below, larger, load, root, smaller, spread, store, where_negative
+from verifier.search.hull_layout import Layout
+from verifier.search.lanes import (
+    LANES,
+    aligned,
+    any_below,
+    inverse_root,
+    larger,
+    load,
+    smaller,
+    spread,
+    store,
+    where_negative,
+)  # fmt: skip
+from verifier.search.pointers import pointers
 
 ONE, NONE = np.float32(1), np.float32(0)
-DECAY, REST, TINY = np.float32(0.99), np.float32(1 - 0.99), np.float32(1e-12)
+DECAY, REST, TINY = np.float32(0.99), np.float32(1 - 0.99), np.float32(1e-24)
 SMALLEST = np.float32(1e-30)
 """Coefficients below this are divided by as if they were this."""
 MOST_BETA = np.float32(1e6)
@@ -33,7 +47,7 @@ class Lanes(NamedTuple):
     """Regions under ascent, one per lane; float32 arrays but for signs (m, LANES) int8.
 
     split: (m,) bool, whether some region has a sign for the neuron.  cost: (n + m, LANES).  offset, scale, goal:
-    (LANES,).  alpha, beta, extra: (m, LANES).  share: (terms, LANES).
+    (1, LANES).  alpha, beta, extra: (m, LANES).  share: (terms, LANES).
     """
 
     signs: np.ndarray
@@ -48,13 +62,17 @@ class Lanes(NamedTuple):
     share: np.ndarray
 
 
-class _Pass(NamedTuple):
-    """What a backward pass leaves for the forward pass: (columns, LANES) or (m, LANES) each.
+class Work(NamedTuple):
+    """What an ascent works with, and where it leaves what it has found: (columns, LANES), (m, LANES) or (1, LANES).
 
-    row: the coefficients that each column had when its turn came.  straight: what goes on to a neuron's input, bent:
-    what goes on to its plane, which is negative or nothing.  lines, slants, lifts: line z + slant x + lift stands for a
-    neuron, x being the one input it reads; the lift is also its plane's.  steep: 1 where the plane touches the active
-    side.
+    From backward passes.  row: the coefficients that each column had when its turn came.  straight: what goes on to a
+    neuron's input, bent: what goes on to its plane, which is negative or nothing.  lines, slants, lifts: line z +
+    slant x + lift stands for a neuron, x being the one input it reads; the lift is also its plane's.  steep: 1 where
+    the plane touches the active side.  value: the bound.  parts: (terms of a block, LANES), scratch.
+
+    From forward passes.  point: the columns' values at the minimiser, on the lines in use.  pre: the neurons' inputs
+    there.  columns, inputs: means of the two.  pace: of the step, 0 for a lane that stays.  gradient: scratch.
+    alpha_squares, beta_squares, share_squares: the means of the squares of the multipliers' gradients.
     """
 
     row: np.ndarray
@@ -64,115 +82,161 @@ class _Pass(NamedTuple):
     slants: np.ndarray
     lifts: np.ndarray
     steep: np.ndarray
+    value: np.ndarray
+    parts: np.ndarray
+    point: np.ndarray
+    pre: np.ndarray
+    columns: np.ndarray
+    inputs: np.ndarray
+    pace: np.ndarray
+    gradient: np.ndarray
+    alpha_squares: np.ndarray
+    beta_squares: np.ndarray
+    share_squares: np.ndarray
+
+
+def rooms(layout: Layout) -> tuple[Lanes, Work]:
+    """For LANES regions."""
+
+    def room(rows: int) -> np.ndarray:
+        return aligned((rows, LANES))
+
+    columns, m, terms = layout.n + layout.m, layout.m, len(layout.width)
+    lanes = Lanes(
+        np.zeros((m, LANES), np.int8), np.zeros(m, np.bool_), room(columns), room(1), room(1), room(1), room(m),
+        room(m), room(m), room(terms),
+    )  # fmt: skip
+    work = Work(
+        room(columns), room(m), room(m), room(m), room(m), room(m), room(m), room(1), room(layout.most_parts),
+        room(columns), room(m), room(columns), room(m), room(1), room(1), room(m), room(m), room(terms),
+    )  # fmt: skip
+    return lanes, work
 
 
 @njit(**INNER)
-def _choose(layout, lanes, left, j):
+def _choose(layout, lanes, work, j):
     """The line or the plane that stands for neuron j, by its coefficients."""
-    a, zero = load(left.row, layout.n + j), spread(NONE)
+    a, zero = load(work.row, layout.n + j), spread(NONE)
     above, below = larger(a, zero), smaller(a, zero)
     line = load(lanes.alpha, j)
     own = layout.own[j]
     if layout.hull[j]:
-        store(left.bent, j, below)
-        store(left.straight, j, above * line)
-        store(left.lines, j, line)
-        store(left.lifts, j, zero)
+        store(work.bent, j, below)
+        store(work.straight, j, above * line)
+        store(work.lines, j, line)
+        store(work.lifts, j, zero)
         return
     over, lift = spread(layout.slope[j]), spread(layout.lift[j])
     if own >= 0:
         # The best line and the best plane at the minimiser of a function of one input.
-        q = load(left.row, own)
+        q = load(work.row, own)
         size = larger(a, spread(SMALLEST)) * spread(layout.weight[j])
         line = smaller(spread(ONE), larger(zero, (zero - q) / size))
         end = q * spread(layout.span[j]) + a * spread(layout.height[j])
-        over = where_negative(end, spread(layout.lines[0, j]), spread(layout.lines[1, j]))
-        lift = where_negative(end, spread(layout.lifts[0, j]), spread(layout.lifts[1, j]))
-        slant = where_negative(end, spread(layout.slants[0, j]), spread(layout.slants[1, j]))
-        store(left.slants, j, where_negative(a, slant, zero))
-    store(left.bent, j, zero)
-    store(left.straight, j, above * line + below * over)
-    store(left.lines, j, where_negative(a, over, line))
-    store(left.lifts, j, where_negative(a, lift, zero))
+        over = where_negative(end, spread(layout.lines[j]), spread(layout.lines[layout.m + j]))
+        lift = where_negative(end, spread(layout.lifts[j]), spread(layout.lifts[layout.m + j]))
+        slant = where_negative(end, spread(layout.slants[j]), spread(layout.slants[layout.m + j]))
+        store(work.slants, j, where_negative(a, slant, zero))
+    store(work.bent, j, zero)
+    store(work.straight, j, above * line + below * over)
+    store(work.lines, j, where_negative(a, over, line))
+    store(work.lifts, j, where_negative(a, lift, zero))
 
 
 @njit(**INNER)
-def _fix(layout, lanes, left, j):
+def _fix(layout, lanes, work, j):
     """The same in the lanes that have a sign for neuron j."""
-    n = layout.n
-    for b in range(LANES):
-        sign, a = lanes.signs[j, b], left.row[n + j, b]
+    for at in range(j * LANES, (j + 1) * LANES):
+        sign, a = lanes.signs[at], work.row[layout.n * LANES + at]
         if sign == 0:
             continue
-        multiplier = lanes.beta[j, b] * lanes.scale[b]
-        left.bent[j, b], left.lifts[j, b], left.slants[j, b] = NONE, NONE, NONE
-        left.lines[j, b] = ONE if sign > 0 else NONE
-        left.straight[j, b] = a - multiplier if sign > 0 else multiplier
+        multiplier = lanes.beta[at] * lanes.scale[at - j * LANES]
+        work.bent[at], work.lifts[at], work.slants[at] = NONE, NONE, NONE
+        work.lines[at] = ONE if sign > 0 else NONE
+        work.straight[at] = a - multiplier if sign > 0 else multiplier
 
 
 @njit(**INNER)
-def _backward(layout, lanes, left, value):
-    """Push the cost from the neurons to the inputs; ``value``, (1, LANES), gets what the constants come to."""
-    row, share = left.row, lanes.share
-    zero = spread(NONE)
-    row[:] = lanes.cost
-    value[0] = lanes.offset
-    for j in range(len(layout.constant) - 1, -1, -1):
-        _choose(layout, lanes, left, j)
-        if lanes.split[j]:
-            _fix(layout, lanes, left, j)
-        straight, bent, a = load(left.straight, j), load(left.bent, j), load(row, layout.n + j)
-        constants = load(value, 0) + straight * spread(layout.constant[j]) + a * load(left.lifts, j)
-        own = layout.own[j]
-        if own >= 0:
-            store(row, own, load(row, own) + a * load(left.slants, j))
-        first, last = layout.terms[j], layout.terms[j + 1]
-        if any_below(bent, zero):
-            reach, rest = zero, zero
-            for t in range(first, last):
-                s = load(share, t)
-                reach = reach + s * spread(layout.width[t])
-                rest = rest + s * spread(layout.least[t])
-                part = bent * s + straight
-                for e in range(layout.entries[t], layout.entries[t + 1]):
-                    i = layout.columns[e]
-                    store(row, i, load(row, i) + part * spread(layout.weights[e]))
-            above = spread(layout.most[j]) - reach
-            lift = larger(above, zero) - rest + load(lanes.extra, j)
-            store(left.steep, j, where_negative(zero - above, spread(ONE), zero))
-            store(left.lifts, j, where_negative(bent, lift, load(left.lifts, j)))
-            store(value, 0, constants + bent * lift)
-        else:
-            store(value, 0, constants)
-            if any_below(straight, zero) or any_below(zero, straight):
-                for e in range(layout.entries[first], layout.entries[last]):
-                    i = layout.columns[e]
-                    store(row, i, load(row, i) + straight * spread(layout.weights[e]))
+def _lift(layout, lanes, work, j):
+    """Choose, and add what the constants of neuron j's line or plane come to."""
+    _choose(layout, lanes, work, j)
+    if lanes.split[j]:
+        _fix(layout, lanes, work, j)
+    a, bent, zero = load(work.row, layout.n + j), load(work.bent, j), spread(NONE)
+    constants = load(work.value, 0) + load(work.straight, j) * spread(layout.constant[j]) + a * load(work.lifts, j)
+    if any_below(bent, zero):
+        reach, rest = zero, zero
+        for t in range(layout.terms[j], layout.terms[j + 1]):
+            share = load(lanes.share, t)
+            reach = reach + share * spread(layout.width[t])
+            rest = rest + share * spread(layout.least[t])
+        above = spread(layout.most[j]) - reach
+        lift = larger(above, zero) - rest + load(lanes.extra, j)
+        store(work.steep, j, where_negative(zero - above, spread(ONE), zero))
+        store(work.lifts, j, where_negative(bent, lift, load(work.lifts, j)))
+        constants = constants + bent * lift
+    store(work.value, 0, constants)
 
 
 @njit(**INNER)
-def _minimisers(layout, left, point, value):
+def _backward(layout, lanes, work):
+    """Push the cost from the neurons to the inputs; ``work.value`` gets what the constants come to.
+
+    Blocks go column by column, so that what a column gets from a block is summed up in registers.
+    """
+    row = work.row
+    for i in range(layout.n + layout.m):
+        store(row, i, load(lanes.cost, i))
+    store(work.value, 0, load(lanes.offset, 0))
+    for b in range(layout.n_blocks - 1, -1, -1):
+        at = 0
+        for k in range(layout.blocks[b], layout.blocks[b + 1]):
+            j = layout.order[k]
+            _lift(layout, lanes, work, j)
+            straight, bent = load(work.straight, j), load(work.bent, j)
+            for t in range(layout.terms[j], layout.terms[j + 1]):
+                store(work.parts, at, bent * load(lanes.share, t) + straight)
+                at += 1
+        for c in range(layout.touched[b], layout.touched[b + 1]):
+            total = load(row, layout.met[c])
+            for e in range(layout.reads[c], layout.reads[c + 1]):
+                total = total + load(work.parts, layout.part[e]) * spread(layout.pushed[e])
+            store(row, layout.met[c], total)
+    # A line is chosen by what those before it have left of the input's coefficient.
+    for k in range(layout.blocks[0] - 1, -1, -1):
+        j = layout.order[k]
+        _lift(layout, lanes, work, j)
+        own, straight = layout.own[j], load(work.straight, j)
+        store(row, own, load(row, own) + load(row, layout.n + j) * load(work.slants, j))
+        for e in range(layout.entries[layout.terms[j]], layout.entries[layout.terms[j + 1]]):
+            i = layout.columns[e]
+            store(row, i, load(row, i) + straight * spread(layout.weights[e]))
+
+
+@njit(**INNER)
+def _minimisers(layout, work):
     """The inputs of least value over the box, and that value."""
-    total = load(value, 0)
+    total = load(work.value, 0)
     for i in range(layout.n):
-        c, lower, upper = load(left.row, i), spread(layout.lower[i]), spread(layout.upper[i])
+        c, lower, upper = load(work.row, i), spread(layout.lower[i]), spread(layout.upper[i])
         x = where_negative(c, upper, lower)
-        store(point, i, x)
+        store(work.point, i, x)
         total = total + c * x
-    store(value, 0, total)
+    store(work.value, 0, total)
 
 
 @njit(**INNER)
-def _kinks(layout, lanes, left, point):
+def _kinks(layout, lanes, work):
     """Where a line has been fitted to a neuron of one input the minimiser is at its kink."""
-    for j in range(len(layout.constant)):
+    for k in range(layout.blocks[0]):
+        j = layout.order[k]
         own = layout.own[j]
-        if own >= 0:
-            kink = min(layout.upper[own], max(layout.lower[own], -layout.constant[j] / layout.weight[j]))
-            for b in range(LANES):
-                line = left.lines[j, b]
-                if left.row[layout.n + j, b] > NONE and NONE < line < ONE and lanes.signs[j, b] == 0:
-                    point[own, b] = kink
+        kink = min(layout.upper[own], max(layout.lower[own], -layout.constant[j] / layout.weight[j]))
+        for b in range(LANES):
+            at = j * LANES + b
+            line = work.lines[at]
+            if work.row[layout.n * LANES + at] > NONE and NONE < line < ONE and lanes.signs[at] == 0:
+                work.point[own * LANES + b] = kink
 
 
 @njit(**INNER)
@@ -180,99 +244,97 @@ def _climb(values, j, gradient, squares, step, correction, most):
     """One step of values[j], projected into [0, most]."""
     mean = load(squares, j) * spread(DECAY) + gradient * gradient * spread(REST)
     store(squares, j, mean)
-    size = root(mean * spread(correction)) + spread(TINY)
-    moved = load(values, j) + gradient * step / size
+    moved = load(values, j) + gradient * step * inverse_root(mean * spread(correction) + spread(TINY))
     store(values, j, smaller(spread(most), larger(spread(NONE), moved)))
 
 
 @njit(**INNER)
-def _forward(layout, lanes, left, squares, point, pre, pace, correction):
+def _forward(layout, lanes, work, correction):
     """From the minimising inputs in ``point`` to the columns' values on the lines in use; a step of all multipliers.
 
-    squares: the means of alpha's, beta's and share's gradients.  pace: (1, LANES), of the step, 0 for a lane that
-    stays.  correction: of the means' bias.
+    correction: of the bias of the squares' means.
     """
-    n, step, zero = layout.n, load(pace, 0), spread(NONE)
-    gradient = np.empty((1, LANES), np.float32)
-    for j in range(len(layout.constant)):
+    n, step, zero = layout.n, load(work.pace, 0), spread(NONE)
+    for k in range(layout.m):
+        j = layout.order[k]
         first, last = layout.terms[j], layout.terms[j + 1]
-        z, plane, bent = spread(layout.constant[j]), zero, load(left.bent, j)
+        z, plane, bent = spread(layout.constant[j]), zero, load(work.bent, j)
         if any_below(bent, zero):
-            steep = load(left.steep, j)
+            steep = load(work.steep, j)
             for t in range(first, last):
                 part = zero
                 for e in range(layout.entries[t], layout.entries[t + 1]):
-                    part = part + load(point, layout.columns[e]) * spread(layout.weights[e])
+                    part = part + load(work.point, layout.columns[e]) * spread(layout.weights[e])
                 z = z + part
                 plane = plane + load(lanes.share, t) * part
                 slope = bent * (part - spread(layout.least[t]) - spread(layout.width[t]) * steep)
-                _climb(lanes.share, t, slope, squares[2], step, correction, ONE)
+                _climb(lanes.share, t, slope, work.share_squares, step, correction, ONE)
         else:
             for e in range(layout.entries[first], layout.entries[last]):
-                z = z + load(point, layout.columns[e]) * spread(layout.weights[e])
-        store(pre, j, z)
-        value = where_negative(bent, plane, load(left.lines, j) * z) + load(left.lifts, j)
+                z = z + load(work.point, layout.columns[e]) * spread(layout.weights[e])
+        store(work.pre, j, z)
+        value = where_negative(bent, plane, load(work.lines, j) * z) + load(work.lifts, j)
         if layout.own[j] >= 0:
-            value = value + load(left.slants, j) * load(point, layout.own[j])
-        store(point, n + j, value)
-        a = load(left.row, n + j)
+            value = value + load(work.slants, j) * load(work.point, layout.own[j])
+        store(work.point, n + j, value)
+        a = load(work.row, n + j)
         if lanes.split[j]:
             for b in range(LANES):
-                gradient[0, b] = -lanes.signs[j, b] * pre[j, b] * lanes.scale[b]
-            _climb(lanes.beta, j, load(gradient, 0), squares[1], step, correction, MOST_BETA)
+                at = j * LANES + b
+                work.gradient[b] = -lanes.signs[at] * work.pre[at] * lanes.scale[b]
+            _climb(lanes.beta, j, load(work.gradient, 0), work.beta_squares, step, correction, MOST_BETA)
             for b in range(LANES):
-                free = lanes.signs[j, b] == 0
-                gradient[0, b] = max(NONE, left.row[n + j, b]) * pre[j, b] if free else NONE
-            _climb(lanes.alpha, j, load(gradient, 0), squares[0], step, correction, ONE)
+                at = j * LANES + b
+                free = lanes.signs[at] == 0
+                work.gradient[b] = max(NONE, work.row[n * LANES + at]) * work.pre[at] if free else NONE
+            _climb(lanes.alpha, j, load(work.gradient, 0), work.alpha_squares, step, correction, ONE)
         elif layout.own[j] < 0:
-            _climb(lanes.alpha, j, larger(a, zero) * z, squares[0], step, correction, ONE)
+            _climb(lanes.alpha, j, larger(a, zero) * z, work.alpha_squares, step, correction, ONE)
+
+
+@njit(**INNER)
+def _iterate(all_layout, all_lanes, all_work, iterations, step, last_step):
+    """All steps."""
+    layout, lanes, work = pointers(all_layout), pointers(all_lanes), pointers(all_work)
+    for squares in (all_work.alpha_squares, all_work.beta_squares, all_work.share_squares):
+        squares[:] = NONE
+    all_work.columns[:], all_work.inputs[:], counted = NONE, NONE, 0
+    for turn in range(iterations + 1):
+        _backward(layout, lanes, work)
+        _minimisers(layout, work)
+        going = False
+        length = np.float32(step * (last_step / step) ** (turn / max(1, iterations - 1)))
+        for b in range(LANES):
+            work.pace[b] = NONE
+            if work.value[b] <= lanes.goal[b]:
+                work.pace[b] = length
+                going = True
+        if turn == iterations or not going:
+            break
+        _kinks(layout, lanes, work)
+        correction = np.float32(1 / (1 - 0.99 ** (turn + 1)))
+        _forward(layout, lanes, work, correction)
+        if 2 * turn >= iterations:
+            all_work.columns[:] += all_work.point
+            all_work.inputs[:] += all_work.pre
+            counted += 1
+    if counted:
+        all_work.columns[:] /= np.float32(counted)
+        all_work.inputs[:] /= np.float32(counted)
 
 
 def _compiled(version: int):
     @njit(**OPTIONS)
-    def ascend(layout, lanes, iterations, step, last_step):
+    def ascend(layout, lanes, work, iterations, step, last_step):
         """Raise all bounds; the multipliers are replaced.
 
-        A lane whose bound exceeds its goal stays as it is.  Returns the bounds (LANES,), the means over the second half
-        of the iterations of the columns' values (n + m, LANES) and of the neurons' inputs (m, LANES), and the
-        coefficients that the neurons had in the last pass (m, LANES).
+        A lane whose bound exceeds its goal stays as it is.  In ``work``: value, the bounds; columns and inputs, the
+        means over the second half of the iterations; row, the coefficients that the columns had in the last pass.
         """
-        n, m = layout.n, len(layout.constant)
-        shape, terms = (m, LANES), lanes.share.shape
-        left = _Pass(
-            np.zeros((n + m, LANES), np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32),
-            np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(shape, np.float32),
-            np.zeros(shape, np.float32),
-        )  # fmt: skip
-        squares = [np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(terms, np.float32)]
-        value, pace = np.zeros((1, LANES), np.float32), np.zeros((1, LANES), np.float32)
-        point, pre = np.zeros((n + m, LANES), np.float32), np.zeros(shape, np.float32)
-        columns, inputs, counted = np.zeros((n + m, LANES), np.float32), np.zeros(shape, np.float32), min(0, version)
-        for turn in range(iterations + 1):
-            _backward(layout, lanes, left, value)
-            _minimisers(layout, left, point, value)
-            going = False
-            length = np.float32(step * (last_step / step) ** (turn / max(1, iterations - 1)))
-            for b in range(LANES):
-                pace[0, b] = NONE
-                if value[0, b] <= lanes.goal[b]:
-                    pace[0, b] = length
-                    going = True
-            if turn == iterations or not going:
-                break
-            _kinks(layout, lanes, left, point)
-            correction = np.float32(1 / (1 - 0.99 ** (turn + 1)))
-            _forward(layout, lanes, left, squares, point, pre, pace, correction)
-            if 2 * turn >= iterations:
-                columns += point
-                inputs += pre
-                counted += 1
-        if counted:
-            columns /= np.float32(counted)
-            inputs /= np.float32(counted)
-        return value[0], columns, inputs, left.row[n:]
+        assert version >= 0
+        _iterate(layout, lanes, work, iterations, step, last_step)
 
     return ascend
 
 
-ascend = _compiled(stamp((lanes_module,)))
+ascend = _compiled(stamp((lanes_module, pointers_module)))

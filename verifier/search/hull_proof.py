@@ -12,180 +12,273 @@ evaluating sums of products (Higham, "Accuracy and Stability of Numerical Algori
 
 as in ``solve.lp_certificate``, which needs the program as a matrix.  The factors are worth two orders of magnitude more
 than the few roundings that are not written out.
+
+Several regions are proved at once, one per lane (``lanes``).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit
 
+from verifier.bounds import rounding
 from verifier.bounds.rounding import TINY
-from verifier.search.compiled import OPTIONS
+from verifier.search import lanes as lanes_module
+from verifier.search import pointers as pointers_module
+from verifier.search.compiled import OPTIONS, stamp
+from verifier.search.hull_layout import Layout
+from verifier.search.lanes import (
+    DOUBLES,
+    aligned,
+    any_below,
+    larger,
+    load,
+    magnitude,
+    smaller,
+    spread,
+    store,
+    where_negative,
+)  # fmt: skip
+from verifier.search.pointers import pointers
 
-UNIT = 1.02 * 2.0**-53
+UNIT = 1.02 * rounding.UNIT
 """Times the number of terms: the relative error of a sum of products, rounded up."""
+SMALLEST = 1e-100
+"""Coefficients below this are divided by as if they were this."""
+INNER = {**OPTIONS, "cache": False}
+"""What only ``lower_bounds`` calls is compiled into it: a cache of its own would not notice a change of ``lanes``."""
 
 
-@njit(**OPTIONS)
-def upper_plane(layout, i, c, below):
-    """Which plane above neuron i of one input serves a coefficient c < 0 better: the one that is exact at the end where
-    both it and the input, whose coefficient is ``below``, are least together.
+class Sizes(NamedTuple):
+    """Of a program: all that its errors come from.
+
+    size: (n + m,), of the columns.  read: (m,), the sizes of all that a neuron sums up.  doubt: (m,), how far the input
+    of a neuron may be from its expression.  most: (n + m,), the columns' greatest values.  planes: (m,), how far a
+    neuron's plane may be from true, whatever its shares.
     """
-    return 0 if below * layout.span[i] + c * layout.height[i] < 0 else 1
+
+    size: np.ndarray
+    read: np.ndarray
+    doubt: np.ndarray
+    most: np.ndarray
+    planes: np.ndarray
+
+
+class Proofs(NamedTuple):
+    """Regions to be proved, one per lane, and scratch; float64.
+
+    cost: (n + m, DOUBLES).  signs, alpha, beta, extra: (m, DOUBLES), signs 1, -1 or 0, beta in units of the row, extra
+    out: by how much the constants of the planes in use exceed what the terms' ranges say.  share: (terms, DOUBLES), in
+    [0, 1].  offset, unsure, bound: (1, DOUBLES).  row, met: (n + m, DOUBLES), and inactive, active: (n, DOUBLES),
+    scratch.
+    """
+
+    cost: np.ndarray
+    signs: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray
+    extra: np.ndarray
+    share: np.ndarray
+    offset: np.ndarray
+    unsure: np.ndarray
+    bound: np.ndarray
+    row: np.ndarray
+    met: np.ndarray
+    inactive: np.ndarray
+    active: np.ndarray
+
+
+def rooms(layout: Layout) -> Proofs:
+    """Room for DOUBLES regions."""
+
+    def room(rows: int) -> np.ndarray:
+        return aligned((rows, DOUBLES), np.float64)
+
+    n, m = layout.n, layout.m
+    return Proofs(
+        room(n + m), room(m), room(m), room(m), room(m), room(len(layout.width)), room(1), room(1), room(1),
+        room(n + m), room(n + m), room(n), room(n),
+    )  # fmt: skip
 
 
 @njit(**OPTIONS)
-def range_lift(layout, share, j):
-    """The constant of neuron j's plane with these shares, as the ranges of its terms have it."""
-    lift, rest = layout.most[j], 0.0
-    for t in range(layout.terms[j], layout.terms[j + 1]):
-        lift -= share[t] * layout.width[t]
-        rest += share[t] * layout.least[t]
-    return max(0.0, lift) - rest
+def fill_plane_errors(layout, sizes):
+    """Work out ``sizes.planes``: a neuron's own doubt, those of what it reads, and rounding as in ``_plane_side``."""
+    n, m = layout.n, layout.m
+    for j in range(m):
+        first, last = layout.entries[layout.terms[j]], layout.entries[layout.terms[j + 1]]
+        total, unsure = abs(layout.constant[j]), 0.0
+        for e in range(first, last):
+            c, w = np.int64(layout.columns[e]), abs(layout.weights[e])
+            total += w * sizes.size[c]
+            if c >= n and layout.own[c - n] >= 0:
+                i, own = c - n, layout.own[c - n]
+                most = 0.0
+                for k in range(2):
+                    most = max(most, abs(layout.lifts[k, i]) + abs(layout.slants[k, i]) * sizes.size[own])
+                total += w * (sizes.read[i] + most)
+                unsure += w * sizes.doubt[i]
+        sizes.planes[j] = (
+            1.01 * unsure + sizes.doubt[j] + 8 * UNIT * (n + (last - first) * (last - first) + 64) * total + TINY
+        )
 
 
-@njit(**OPTIONS)
-def plane_side(layout, share, j, size, read, doubt, most, row):
-    """What the plane of neuron j with these shares needs as its constant.
+@njit(**INNER)
+def _pushed(layout, most, row, i, c, positive):
+    """What the constants come to when neuron i with the coefficients c is replaced by a line down to the inputs.
+
+    Columns of neurons that read more than one input are replaced by their ranges.  positive: whether c is nowhere
+    negative, or else nowhere positive.
+    """
+    zero, own = spread(0.0), layout.own[i]
+    if own < 0:
+        return smaller(zero, c * spread(most[layout.n + i]))
+    below = load(row, own)
+    if positive:
+        # The best line at the minimiser of a function of one input.
+        line = (zero - below) / (larger(c, spread(SMALLEST)) * spread(layout.weight[i]))
+        pushed = c * smaller(spread(1.0), larger(zero, line))
+        value = pushed * spread(layout.constant[i])
+    else:
+        end = below * spread(layout.span[i]) + c * spread(layout.height[i])
+        other = layout.m + i
+        pushed = c * where_negative(end, spread(layout.lines[i]), spread(layout.lines[other]))
+        lift = where_negative(end, spread(layout.lifts[i]), spread(layout.lifts[other]))
+        slant = where_negative(end, spread(layout.slants[i]), spread(layout.slants[other]))
+        value = pushed * spread(layout.constant[i]) + c * lift
+        store(row, own, below + c * slant)
+    for f in range(layout.entries[layout.terms[i]], layout.entries[layout.terms[i + 1]]):
+        store(row, layout.columns[f], load(row, layout.columns[f]) + pushed * spread(layout.weights[f]))
+    return value
+
+
+@njit(**INNER)
+def _plane_side(layout, most, share, inactive, active, j):
+    """What the plane of neuron j with these shares needs as its constant, up to ``Sizes.planes``.
 
     The plane's slopes are share times weight, and the constant is the larger one of  max of -(slopes @ columns)  and
     constant + max of (weights - slopes) @ columns  over the box.  Columns of neurons that read one input are replaced
-    by their lines down to the inputs, all others by their ranges.
-
-    size: (n + m,), of the columns.  read: (m,), the sizes of all that a neuron sums up.  doubt: (m,), how far the input
-    of a neuron may be from its expression.  most: (n + m,), the columns' greatest values.  row: (n,), scratch.  Also
-    the sizes of all that is summed up, and what the doubts come to.
+    by their lines down to the inputs, all others by their ranges.  inactive, active: (n, DOUBLES), scratch.
     """
-    n = layout.n
-    side, sizes, doubts = -np.inf, 0.0, 0.0
-    for active in range(2):
-        # The least value of a row, by parts: its negative is what the constant has to make up for.
-        value = -layout.constant[j] if active else 0.0
-        total, unsure = abs(value), 0.0
-        for k in range(layout.starts[j], layout.starts[j + 1]):
-            row[layout.reach[k]] = 0.0
-        for t in range(layout.terms[j], layout.terms[j + 1]):
-            s = share[t] - 1.0 if active else share[t]
-            for e in range(layout.entries[t], layout.entries[t + 1]):
-                if layout.columns[e] < n:
-                    row[layout.columns[e]] += s * layout.weights[e]
-                    total += abs(layout.weights[e]) * size[layout.columns[e]]
-        for t in range(layout.terms[j], layout.terms[j + 1]):
-            s = share[t] - 1.0 if active else share[t]
-            for e in range(layout.entries[t], layout.entries[t + 1]):
-                if layout.columns[e] < n:
-                    continue
-                i = np.int64(layout.columns[e]) - n
-                c = s * layout.weights[e]
-                total += abs(layout.weights[e]) * size[n + i]
-                if layout.own[i] < 0:
-                    value += min(0.0, c * most[n + i])
-                    continue
-                if c > 0:
-                    line = min(1.0, max(0.0, -row[layout.own[i]] / (c * layout.weight[i])))
-                elif c < 0:
-                    k = upper_plane(layout, i, c, row[layout.own[i]])
-                    line = layout.lines[k, i]
-                    value += c * layout.lifts[k, i]
-                    row[layout.own[i]] += c * layout.slants[k, i]
-                    total += abs(c) * (abs(layout.lifts[k, i]) + abs(layout.slants[k, i]) * size[layout.own[i]])
-                else:
-                    continue
-                pushed = c * line
-                value += pushed * layout.constant[i]
-                total += abs(pushed) * read[i]
-                unsure += abs(c) * doubt[i]
-                for f in range(layout.entries[layout.terms[i]], layout.entries[layout.terms[i + 1]]):
-                    row[layout.columns[f]] += pushed * layout.weights[f]
-        for k in range(layout.starts[j], layout.starts[j + 1]):
-            i = layout.reach[k]
-            value += min(row[i] * layout.lower[i], row[i] * layout.upper[i])
-        side, sizes, doubts = max(side, -value), max(sizes, total), max(doubts, unsure)
-    return side, sizes, doubts
+    n, zero, one = layout.n, spread(0.0), spread(1.0)
+    for k in range(layout.starts[j], layout.starts[j + 1]):
+        store(inactive, layout.reach[k], zero)
+        store(active, layout.reach[k], zero)
+    for t in range(layout.terms[j], layout.terms[j + 1]):
+        s = load(share, t)
+        for e in range(layout.entries[t], layout.entries[t + 1]):
+            i, w = layout.columns[e], spread(layout.weights[e])
+            if i < n:
+                store(inactive, i, load(inactive, i) + s * w)
+                store(active, i, load(active, i) + (s - one) * w)
+    # The least values of the two rows, by parts: their negatives are what the constant has to make up for.
+    off, on = zero, zero - spread(layout.constant[j])
+    for t in range(layout.terms[j], layout.terms[j + 1]):
+        s = load(share, t)
+        for e in range(layout.entries[t], layout.entries[t + 1]):
+            i, w = np.int64(layout.columns[e]) - n, layout.weights[e]
+            if i >= 0:
+                off = off + _pushed(layout, most, inactive, i, s * spread(w), w > 0)
+                on = on + _pushed(layout, most, active, i, (s - one) * spread(w), w < 0)
+    for k in range(layout.starts[j], layout.starts[j + 1]):
+        i = layout.reach[k]
+        lower, upper = spread(layout.lower[i]), spread(layout.upper[i])
+        off = off + smaller(load(inactive, i) * lower, load(inactive, i) * upper)
+        on = on + smaller(load(active, i) * lower, load(active, i) * upper)
+    return zero - smaller(off, on)
 
 
-@njit(**OPTIONS)
-def plane_error(layout, j, sizes, doubts, doubt):
-    """How far the plane may be from true: the neuron's own doubt, those of its side and the side's rounding."""
-    longest = layout.entries[layout.terms[j + 1]] - layout.entries[layout.terms[j]]
-    return 1.01 * doubts + doubt[j] + 8 * UNIT * (layout.n + longest * longest + 64) * sizes + TINY
+@njit(**INNER)
+def _range_lift(layout, share, j):
+    """The constants of neuron j's planes with these shares, as the ranges of its terms have them."""
+    lift, rest = spread(layout.most[j]), spread(0.0)
+    for t in range(layout.terms[j], layout.terms[j + 1]):
+        lift = lift - load(share, t) * spread(layout.width[t])
+        rest = rest + load(share, t) * spread(layout.least[t])
+    return larger(spread(0.0), lift) - rest
 
 
-@njit(**OPTIONS)
-def lower_bound(layout, size, read, doubt, most, cost, offset, unsure, signs, alpha, beta, share, extra):
-    """No point of the box where the neurons have these signs has ``cost @ columns + offset``, give or take ``unsure``,
-    below this; -inf where nothing is proved.
-
-    alpha, beta: (m,), beta in units of the row.  share: (terms,), in [0, 1].  extra: (m,) out, by how
-    much the constants of the planes in use exceed what the terms' ranges say.  The rest is as in ``plane_side``.
-    """
-    n, m = layout.n, len(layout.constant)
-    row, met, scratch = cost.copy(), np.abs(cost), np.zeros(n)
-    value, summed, slack = offset, abs(offset), unsure
-    for j in range(m - 1, -1, -1):
-        a, sign = row[n + j], signs[j]
-        first, last = layout.entries[layout.terms[j]], layout.entries[layout.terms[j + 1]]
-        if sign == 0 and a < 0 and layout.hull[j]:
-            multiplier = a
-            side, sizes, doubts = plane_side(layout, share, j, size, read, doubt, most, scratch)
-            extra[j] = side - range_lift(layout, share, j)
-            value += a * side
-            summed += abs(a * side)
-            slack += abs(a) * plane_error(layout, j, sizes, doubts, doubt)
-            for t in range(layout.terms[j], layout.terms[j + 1]):
-                part = a * share[t]
-                if part != 0.0:
-                    for e in range(layout.entries[t], layout.entries[t + 1]):
-                        push = part * layout.weights[e]
-                        row[layout.columns[e]] += push
-                        met[layout.columns[e]] += abs(push)
-        else:
-            if sign < 0:
-                multiplier = beta[j]
-                pushed = multiplier
-            elif sign > 0:
-                multiplier = a - beta[j]
-                pushed = multiplier
-            elif a >= 0:
-                line = alpha[j]
-                if layout.own[j] >= 0 and a > 0:
-                    # The best line at the minimiser of a function of one input.
-                    line = -row[layout.own[j]] / (a * layout.weight[j])
-                multiplier = a * min(1.0, max(0.0, line))
-                pushed = multiplier
-            elif layout.own[j] >= 0:
-                multiplier, own = a, layout.own[j]
-                k = upper_plane(layout, j, a, row[own])
-                pushed = a * layout.lines[k, j]
-                value += a * layout.lifts[k, j]
-                summed += abs(a * layout.lifts[k, j])
-                row[own] += a * layout.slants[k, j]
-                met[own] += abs(a * layout.slants[k, j])
-            else:
-                multiplier = a
-                pushed = a * layout.slope[j]
-                value += a * layout.lift[j]
-                summed += abs(a * layout.lift[j])
-            slack += abs(multiplier) * doubt[j]
-            if pushed != 0.0:
-                value += pushed * layout.constant[j]
-                summed += abs(pushed * layout.constant[j])
-                for e in range(first, last):
-                    push = pushed * layout.weights[e]
-                    row[layout.columns[e]] += push
-                    met[layout.columns[e]] += abs(push)
-        # What the constraint leaves of the neuron's own column, between 0 and its greatest value.
-        met[n + j] += abs(multiplier)
-        if sign >= 0:
-            left = min(0.0, (a - multiplier) * most[n + j])
-            value += left
-            summed += abs(left)
-    for i in range(n):
-        part = min(row[i] * layout.lower[i], row[i] * layout.upper[i])
-        value += part
-        summed += abs(part)
+@njit(**INNER)
+def _prove(all_layout, all_sizes, all_lanes):
+    """Fill ``bound`` and ``extra``."""
+    layout, sizes, lanes = pointers(all_layout), pointers(all_sizes), pointers(all_lanes)
+    n, m, row, met, zero = layout.n, layout.m, lanes.row, lanes.met, spread(0.0)
     for i in range(n + m):
-        slack += 2 * UNIT * (m + 64) * met[i] * size[i]
-    slack += 2 * UNIT * (n + 4 * m + 64) * summed + TINY * (n + m)
-    safe = value - (1 + 1e-6) * slack
-    return safe if np.isfinite(safe) else -np.inf
+        store(row, i, load(lanes.cost, i))
+        store(met, i, magnitude(load(lanes.cost, i)))
+    value = load(lanes.offset, 0)
+    summed, slack = magnitude(value), load(lanes.unsure, 0)
+    for j in range(m - 1, -1, -1):
+        a, sign, own = load(row, n + j), load(lanes.signs, j), layout.own[j]
+        above, below, fixed = larger(a, zero), smaller(a, zero), zero - magnitude(sign)
+        bent = where_negative(fixed, zero, below) if layout.hull[j] else zero
+        # A neuron without a sign: a line where its coefficient is positive, else its triangle or its plane.
+        if own >= 0:
+            q, other = load(row, own), m + j
+            line = (zero - q) / (larger(a, spread(SMALLEST)) * spread(layout.weight[j]))
+            end = q * spread(layout.span[j]) + a * spread(layout.height[j])
+            over = where_negative(end, spread(layout.lines[j]), spread(layout.lines[other]))
+            lift = where_negative(end, spread(layout.lifts[j]), spread(layout.lifts[other]))
+            slant = where_negative(end, spread(layout.slants[j]), spread(layout.slants[other]))
+            slanted = where_negative(fixed, zero, below * slant)
+            store(row, own, q + slanted)
+            store(met, own, load(met, own) + magnitude(slanted))
+        else:
+            line, over, lift = load(lanes.alpha, j), spread(layout.slope[j]), spread(layout.lift[j])
+        under = above * smaller(spread(1.0), larger(zero, line))
+        straight, multiplier, raised = under + (below - bent) * over, under + below, (below - bent) * lift
+        # A neuron with a sign: its input's sign has a multiplier of its own.
+        beta = load(lanes.beta, j)
+        held = where_negative(sign, beta, a - beta)
+        straight = where_negative(fixed, held, straight)
+        multiplier = where_negative(fixed, held, multiplier)
+        raised = where_negative(fixed, zero, raised) + straight * spread(layout.constant[j])
+        value = value + raised
+        summed = summed + magnitude(raised) + magnitude(straight * spread(2 * layout.constant[j]))
+        slack = slack + magnitude(multiplier) * spread(sizes.doubt[j])
+        if any_below(bent, zero):
+            side = _plane_side(layout, sizes.most, lanes.share, lanes.inactive, lanes.active, j)
+            lift = side - _range_lift(layout, lanes.share, j)
+            store(lanes.extra, j, where_negative(bent, lift, load(lanes.extra, j)))
+            value = value + bent * side
+            summed = summed + magnitude(bent * side)
+            slack = slack - bent * spread(sizes.planes[j])
+        for t in range(layout.terms[j], layout.terms[j + 1]):
+            part = bent * load(lanes.share, t) + straight
+            for e in range(layout.entries[t], layout.entries[t + 1]):
+                i, push = layout.columns[e], part * spread(layout.weights[e])
+                store(row, i, load(row, i) + push)
+                store(met, i, load(met, i) + magnitude(push))
+        # What the constraint leaves of the neuron's own column, between 0 and its greatest value.
+        store(met, n + j, load(met, n + j) + magnitude(multiplier))
+        left = where_negative(sign, zero, smaller(zero, (a - multiplier) * spread(sizes.most[n + j])))
+        value = value + left
+        summed = summed + magnitude(left)
+    for i in range(n):
+        part = smaller(load(row, i) * spread(layout.lower[i]), load(row, i) * spread(layout.upper[i]))
+        value = value + part
+        summed = summed + magnitude(part)
+    for i in range(n + m):
+        slack = slack + load(met, i) * spread(2 * UNIT * (m + 64) * sizes.size[i])
+    slack = slack + summed * spread(2 * UNIT * (n + 4 * m + 64)) + spread(TINY * (n + m))
+    store(lanes.bound, 0, value - slack * spread(1 + 1e-6))
+
+
+def _compiled(version: int):
+    @njit(**OPTIONS)
+    def lower_bounds(layout, sizes, lanes):
+        """``bound``: no point of the box where the neurons have these signs has ``cost @ columns + offset``, give or
+        take ``unsure``, below this; -inf where nothing is proved.
+        """
+        assert version >= 0
+        _prove(layout, sizes, lanes)
+        for b in range(DOUBLES):
+            if not np.isfinite(lanes.bound[0, b]):
+                lanes.bound[0, b] = -np.inf
+
+    return lower_bounds
+
+
+lower_bounds = _compiled(stamp((lanes_module, pointers_module)))

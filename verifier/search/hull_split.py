@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from verifier.deadline import Deadline
-from verifier.search.hull_ascent import Ascended, Cost, HullAscent, Multipliers, Task
+from verifier.search.hull_ascent import Ascended, Cost, HullAscent, Multipliers, Task, Workspace
 from verifier.search.lanes import LANES
 
 Array = NDArray[np.float64]
@@ -150,13 +150,14 @@ class HullSplitting:
         enough: asked after all regions that go together, whether to stop.
         """
         begun = time.monotonic()
+        workspaces = [self._hull.workspace() for _ in range(self._options.threads)]
         if not self._begun and not deadline.expired:
-            self._begin()
+            self._begin(workspaces[0])
         with ThreadPoolExecutor(self._options.threads) as pool:
             while self._open and not self.stuck and not deadline.expired:
                 taken = [self._open.pop() for _ in range(min(self._options.threads * LANES, len(self._open)))]
                 parts = [taken[first : first + LANES] for first in range(0, len(taken), LANES)]
-                for part in pool.map(self._bounded, parts):
+                for part in pool.map(self._bounded, parts, workspaces):
                     self._settle(part, deadline)
                 self.seconds += time.monotonic() - begun
                 begun = time.monotonic()
@@ -164,7 +165,7 @@ class HullSplitting:
                     break
         return self.closed
 
-    def _begin(self) -> None:
+    def _begin(self, workspace: Workspace) -> None:
         """Bound the whole box; put what is left open on the stack, the hardest disjunct at the bottom."""
         wanted = [(d, r) for d in sorted({leaf.disjunct for leaf in self._leaves}) for r in range(len(self._costs[d]))]
         found: dict[tuple[int, int], Multipliers] = {}
@@ -172,9 +173,10 @@ class HullSplitting:
         for first in range(0, len(wanted), LANES):
             part = wanted[first : first + LANES]
             tasks = [self._task(self._costs[d][r], self._known, start) for d, r in part]
-            ascents = self._hull.ascend(tasks, self._options.root_steps)
-            for (d, r), task, ascended in zip(part, tasks, ascents, strict=True):
-                self.roots[d, r], found[d, r] = self._hull.prove(task, ascended.multipliers)
+            ascents = self._hull.ascend(tasks, workspace, self._options.root_steps)
+            proofs = self._hull.prove(tasks, [ascended.multipliers for ascended in ascents], workspace)
+            for (d, r), (bound, multipliers) in zip(part, proofs, strict=True):
+                self.roots[d, r], found[d, r] = bound, multipliers
         # The row that is nearest to refuting a disjunct is the one to go on with.
         best = {leaf.disjunct: int(np.argmax(self.roots[leaf.disjunct])) for leaf in self._leaves}
         for leaf in sorted(self._leaves, key=lambda leaf: self.roots[leaf.disjunct, best[leaf.disjunct]]):
@@ -203,18 +205,19 @@ class HullSplitting:
     def _task(self, cost: Cost, signs: Signs, start: Multipliers) -> Task:
         return Task(cost, signs, start, GOAL * cost.scale)
 
-    def _bounded(self, regions: list[_Region]) -> list[_Bounded]:
+    def _bounded(self, regions: list[_Region], workspace: Workspace) -> list[_Bounded]:
         """Up to LANES regions; changes nothing, and holds the interpreter up for moments only."""
         tasks = [self._task(self._costs[part.disjunct][part.row], part.signs, part.multipliers) for part in regions]
-        bounded = []
-        for region, task, found in zip(
-            regions, tasks, self._hull.ascend(tasks, self._options.steps, self._options.step), strict=True
-        ):
-            proved, multipliers = -np.inf, found.multipliers
-            if found.bound > 0:
-                proved, multipliers = self._hull.prove(task, multipliers)
-            bounded.append(_Bounded(replace(region, multipliers=multipliers), found, proved))
-        return bounded
+        ascents = self._hull.ascend(tasks, workspace, self._options.steps, self._options.step)
+        hopeful = [k for k, found in enumerate(ascents) if found.bound > 0]
+        proofs = self._hull.prove([tasks[k] for k in hopeful], [ascents[k].multipliers for k in hopeful], workspace)
+        proved = dict.fromkeys(range(len(regions)), -np.inf)
+        chosen = [found.multipliers for found in ascents]
+        for k, (bound, multipliers) in zip(hopeful, proofs, strict=True):
+            proved[k], chosen[k] = bound, multipliers
+        return [
+            _Bounded(replace(region, multipliers=chosen[k]), ascents[k], proved[k]) for k, region in enumerate(regions)
+        ]
 
     def _settle(self, bounded: list[_Bounded], deadline: Deadline) -> None:
         """Put the halves of regions on the stack unless they are closed."""

@@ -21,9 +21,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from verifier.bounds.rounding import TINY
+from verifier.bounds.rounding import TINY, UNIT
 from verifier.search.compiled import OPTIONS
-from verifier.search.hull_proof import UNIT
 
 
 @njit(**OPTIONS)
