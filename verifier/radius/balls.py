@@ -42,9 +42,11 @@ MOST_NEURONS = 6_000
 SHARPER_STEPS, SHARPER_SECONDS = 40, 0.5
 """Of the ascents for single neurons, and for all of them."""
 ATTACK_SHARE = 0.15
-"""Of the time, for descents between the balls."""
+"""Of the time, for descents between the balls; half as much after each that was in vain."""
 OFFER_SHARE = 0.1
 """Of the searches' time, for attacks from solutions of their relaxations."""
+STARTS = 32
+"""Solutions of relaxations that are kept for the descents."""
 SHORTEST = 1.0
 """Seconds of descents that are worth the change."""
 FINISHED, ACCEPTED = 0.98, 0.9
@@ -55,7 +57,8 @@ FINISHED, ACCEPTED = 0.98, 0.9
 class Balls:
     """Searches by the radius of their balls; only those between the two numbers of the record are kept.
 
-    held: radii and seconds of the balls that hold.  unsuitable: whether the network is too large for this.
+    held: radii and seconds of the balls that hold.  unsuitable: whether the network is too large for this.  starts:
+    solutions of relaxations, (K, n_inputs), where the network is nearest to wrong.
     """
 
     question: Question
@@ -64,6 +67,8 @@ class Balls:
     searches: dict[float, HullSplitting] = field(default_factory=dict)
     held: list[tuple[float, float]] = field(default_factory=list)
     unsuitable: bool = False
+    starts: Array = field(default_factory=lambda: np.zeros((0, 0)))
+    _margins: Array = field(default_factory=lambda: np.zeros(0))
     _inherited: dict[float, float] = field(default_factory=dict)
     _searched: float = 0.0
     _attacked: float = 0.0
@@ -104,7 +109,8 @@ class Balls:
         failed = None
         if radius is not None:
             search = self.searches[radius]
-            failed = Failed(radius, self._inherited[radius] + search.seconds, search.stuck)
+            seconds = self._inherited[radius] + search.seconds
+            failed = Failed(radius, seconds, search.stuck, search.remaining, search.closed_share)
         return Ladder(self.record.certified, tuple(self.held), failed)
 
     def search(self, radius: float, deadline: Deadline) -> HullSplitting | None:
@@ -148,6 +154,10 @@ class Balls:
         with torch.no_grad():
             margins = question.margin(question.model.network.forward(torch.from_numpy(points)).numpy())
         best = points[[int(margins.argmin())]]
+        everywhere = np.vstack([self.starts.reshape(-1, points.shape[1]), points])
+        least = np.concatenate([self._margins, margins])
+        chosen = np.argsort(least, kind="stable")[:STARTS]
+        self.starts, self._margins = everywhere[chosen], least[chosen]
         incumbent.offer(best)
         fab(question, incumbent, Deadline.never(), ATTACK, self.generator, best)
         self.record.see(STAGE)
@@ -164,20 +174,21 @@ def decide_balls(
 ) -> None:
     """Raise what is certified, and bring down what is attained, until ``enough`` or the time is over."""
     balls = Balls(question, record, generator)
-    begun, attacked = record.seconds, 0.0
+    begun, attacked, share = record.seconds, 0.0, ATTACK_SHARE
     while not deadline.expired and not enough() and not balls.unsuitable and math.isfinite(record.adversarial):
         balls.forget()
         radius, seconds = balls.ladder.next(_goal(balls, tolerance), tolerance, deadline.remaining)
         if radius in balls.searches and balls.searches[radius].stuck:
             return
-        pause = ATTACK_SHARE * (record.seconds - begun + seconds) - attacked
+        pause = share * (record.seconds - begun + seconds) - attacked
         if pause > SHORTEST:
-            before = record.seconds
+            before, nearest = record.seconds, record.adversarial
             descend(
                 question, record.incumbent, deadline.within(pause), generator, DescentOptions(),
-                lambda: record.see("attack"),
+                lambda: record.see("attack"), balls.starts,
             )  # fmt: skip
             attacked += max(record.seconds - before, SHORTEST)
+            share = ATTACK_SHARE if record.adversarial < nearest else share / 2
             continue
         balls.decide(radius, seconds, deadline)
 

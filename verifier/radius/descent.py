@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from verifier.deadline import Deadline
@@ -26,6 +27,8 @@ from verifier.radius.chords import ChordGradients
 from verifier.radius.fab import margins
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import Question
+
+Array = NDArray[np.float64]
 
 MOMENTUM = 0.75
 KNOWN = 4
@@ -63,8 +66,11 @@ def descend(
     generator: torch.Generator,
     options: DescentOptions,
     seen: Callable[[], object],
+    starts: Array | None = None,
 ) -> None:
     """Rounds until the patience or the time is over; ``seen`` is called after each in which the incumbent got better.
+
+    starts: (K, n_inputs), where up to half of the descents begin, K > 0.
 
     It needs a counterexample to begin with: without one there is no ball to look in.
     """
@@ -76,7 +82,7 @@ def descend(
     while failures < options.patience and not deadline.expired:
         chosen = order if scouting else order[: options.targets]
         radius = incumbent.distance * (0.99 if scouting else options.inside)
-        points, values = _round(question, network, incumbent, radius, chosen, options, generator, deadline)
+        points, values = _round(question, network, incumbent, radius, chosen, options, generator, deadline, starts)
         best = values.min(1).values
         order = [chosen[i] for i in torch.argsort(best, stable=True).tolist()] if scouting else order
         nearest = torch.argsort(values.flatten(), stable=True)[:OFFERED]
@@ -96,6 +102,7 @@ def _round(
     options: DescentOptions,
     generator: torch.Generator,
     deadline: Deadline,
+    starts: Array | None,
 ) -> tuple[Tensor, Tensor]:
     """The best point of every descent and its margin: [T, K, n_inputs] and [T, K]."""
     lower, upper = (side.float() for side in question.ball.shrunk(radius).box())
@@ -110,6 +117,9 @@ def _round(
         near = max(1, count // KNOWN)
         blend = torch.linspace(0, 0.5, near)[:, None]
         x[:, :near] = (1 - blend) * known + blend * x[:, :near]
+    if starts is not None and len(starts):
+        some = torch.randperm(len(starts), generator=generator)[: count // 2]
+        x[:, count - len(some) :] = torch.from_numpy(starts).float()[some]
     x = torch.minimum(torch.maximum(x.flatten(0, 1), lower), upper)
     chosen = torch.tensor(targets).repeat_interleave(count)
     half = (upper - lower) / 2

@@ -22,6 +22,10 @@ PATIENCE = 2.0
 """How much longer than expected a ball may take until it is given up for a smaller one."""
 UNDECIDED = 4.0
 """How many times what has been spent on a ball in vain it is expected to take."""
+PROMISING = 1.5
+"""A ball that was begun is gone on with as long as so many times what it seems to need still is left."""
+STRETCH = 0.12
+"""Of what is left, after which it is judged anew."""
 LAST = 0.7
 """What part of the time left a ball may be expected to take."""
 SMALLEST_STEP, NO_ROOM = 0.02, 0.25
@@ -34,11 +38,17 @@ STEEPEST = 50.0
 
 @dataclass(frozen=True)
 class Failed:
-    """The smallest ball that was not decided in its time.  stuck: whether more time would not help."""
+    """The smallest ball that was not decided in its time.
+
+    stuck: whether more time would not help.  remaining: seconds that it seems to need still.  closed: the share of it
+    that need not be looked at in smaller balls.
+    """
 
     radius: float
     seconds: float
     stuck: bool
+    remaining: float = math.inf
+    closed: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,9 +72,18 @@ class Ladder:
             near, short = easier[-1]
             rate = math.log(long / max(short, EASY / 4)) / (far - near)
         if self.failed is not None:
-            spent = max(UNDECIDED * self.failed.seconds, EASY)
+            spent = max(self.failed.seconds + min(self.failed.remaining, (UNDECIDED - 1) * self.failed.seconds), EASY)
             rate = max(rate, math.log(spent / long) / max(self.failed.radius - far, 1e-12))
         return long * math.exp(min(max(rate, 0.0) * (radius - far), STEEPEST))
+
+    def left(self, radius: float) -> float:
+        """The same without what a larger ball has done already; 0 where there is nothing to go by."""
+        seconds = self.seconds(radius) or 0.0
+        if self.failed is None:
+            return seconds
+        if radius < self.failed.radius:
+            return (1 - self.failed.closed) * seconds
+        return min(seconds, self.failed.remaining)
 
     def next(self, goal: float, tolerance: float, left: float) -> tuple[float, float]:
         """The next ball, up to ``goal``, and the seconds for it, of those that are left."""
@@ -78,17 +97,19 @@ class Ladder:
         if self.failed is not None and self.failed.stuck:
             room = self.failed.radius - self.known > NO_ROOM / 2 * tolerance
             return (self.known + self.failed.radius) / 2 if room else self.failed.radius, left
+        if self.failed is not None and self.failed.radius <= goal and PROMISING * self.failed.remaining < left:
+            return self.failed.radius, max(FIRST_TRY, STRETCH * left)
         radius = self._within(min(LAST * left, GROWTH * self.held[-1][1]), most)
         if radius - self.known < SMALLEST_STEP * tolerance:
             return most, left
-        return radius, PATIENCE * max(1.0, self.seconds(radius) or 0.0)
+        return radius, PATIENCE * max(1.0, self.left(radius))
 
     def _within(self, seconds: float, farthest: float) -> float:
         """The largest ball up to ``farthest`` that is expected to take no longer."""
         low, high = self.known, farthest
-        if (self.seconds(high) or 0.0) <= seconds:
+        if self.left(high) <= seconds:
             return high
         for _ in range(40):
             middle = (low + high) / 2
-            low, high = (middle, high) if (self.seconds(middle) or 0.0) <= seconds else (low, middle)
+            low, high = (middle, high) if self.left(middle) <= seconds else (low, middle)
         return low

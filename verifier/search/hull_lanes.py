@@ -108,7 +108,7 @@ def rooms(layout: Layout) -> tuple[Lanes, Work]:
     )  # fmt: skip
     work = Work(
         room(columns), room(m), room(m), room(m), room(m), room(m), room(m), room(1), room(layout.most_parts),
-        room(columns), room(m), room(columns), room(m), room(1), room(1), room(m), room(m), room(terms),
+        room(columns), room(m), room(columns), room(m), room(1), room(1), room(m), room(m), room(m),
     )  # fmt: skip
     return lanes, work
 
@@ -261,14 +261,21 @@ def _forward(layout, lanes, work, correction):
         z, plane, bent = spread(layout.constant[j]), zero, load(work.bent, j)
         if any_below(bent, zero):
             steep = load(work.steep, j)
+            mean = load(work.share_squares, j)
+            rate = bent * step * inverse_root(mean * spread(correction) + spread(TINY))
+            total = zero
             for t in range(first, last):
                 part = zero
                 for e in range(layout.entries[t], layout.entries[t + 1]):
                     part = part + load(work.point, layout.columns[e]) * spread(layout.weights[e])
                 z = z + part
-                plane = plane + load(lanes.share, t) * part
-                slope = bent * (part - spread(layout.least[t]) - spread(layout.width[t]) * steep)
-                _climb(lanes.share, t, slope, work.share_squares, step, correction, ONE)
+                share = load(lanes.share, t)
+                plane = plane + share * part
+                slope = (part - spread(layout.least[t])) * spread(layout.inverse[t]) - steep
+                total = total + slope * slope
+                store(lanes.share, t, smaller(spread(ONE), larger(zero, share + slope * rate)))
+            total = total * bent * bent * spread(np.float32(1) / np.float32(last - first))
+            store(work.share_squares, j, mean * spread(DECAY) + total * spread(REST))
         else:
             for e in range(layout.entries[first], layout.entries[last]):
                 z = z + load(work.point, layout.columns[e]) * spread(layout.weights[e])
@@ -296,8 +303,9 @@ def _forward(layout, lanes, work, correction):
 def _iterate(all_layout, all_lanes, all_work, iterations, step, last_step):
     """All steps."""
     layout, lanes, work = pointers(all_layout), pointers(all_lanes), pointers(all_work)
-    for squares in (all_work.alpha_squares, all_work.beta_squares, all_work.share_squares):
+    for squares in (all_work.alpha_squares, all_work.beta_squares):
         squares[:] = NONE
+    all_work.share_squares[:] = np.float32(1e-4)
     all_work.columns[:], all_work.inputs[:], counted = NONE, NONE, 0
     for turn in range(iterations + 1):
         _backward(layout, lanes, work)

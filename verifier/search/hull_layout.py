@@ -23,7 +23,7 @@ HULL_SHARE = 0.5
 """Neurons of which a known bound is below this share of the sum of their terms keep the triangle."""
 BLOCK = 16
 """Neurons whose entries are taken column by column: so many that what they read stays in the cache nearest by."""
-MINOR = 2e-3
+MINOR = 2e-4
 """Terms up to this share of the sum of all widths are taken together."""
 
 
@@ -51,6 +51,7 @@ class Layout(NamedTuple):
     weights: np.ndarray
     least: np.ndarray
     width: np.ndarray
+    inverse: np.ndarray
     constant: np.ndarray
     most: np.ndarray
     slope: np.ndarray
@@ -111,6 +112,7 @@ def layout_of(program: TriangleProgram) -> Layout:
         weights=weights,
         least=_sums(of_term, low[owner, which], len(keys)),
         width=_sums(of_term, high[owner, which] - low[owner, which], len(keys)),
+        inverse=np.zeros(len(keys)),
         constant=constant.copy(),
         most=constant + high.sum(1),
         slope=slope,
@@ -133,6 +135,7 @@ def layout_of(program: TriangleProgram) -> Layout:
     )
     fill_planes(layout, np.maximum(np.abs(terms.lower), np.abs(terms.upper)))
     fill_terms(layout, group[order], terms.upper)
+    layout.inverse[:] = 1 / np.maximum(layout.width, 1e-9)
     return layout
 
 

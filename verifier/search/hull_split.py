@@ -18,6 +18,8 @@ Invariant: a region counts as closed only by a bound that is proved (``HullAscen
 
 from __future__ import annotations
 
+import bisect
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -45,8 +47,8 @@ class HullOptions:
     """
 
     root_steps: int = 120
-    steps: int = 50
-    step: float = 0.06
+    steps: int = 60
+    step: float = 0.04
     exact: float = 1e-9
     threads: int = 1
 
@@ -114,6 +116,7 @@ class HullSplitting:
         self._open: list[_Region] = []
         self._begun = False
         self._closed = np.ones(len(rows))
+        self._shares: list[tuple[float, float]] = []
         self.seconds = 0.0
         self.roots = np.full(rows.shape[:2], np.nan)
         self.regions, self.stuck = 0, False
@@ -126,6 +129,16 @@ class HullSplitting:
     def closed_share(self) -> float:
         """How much is closed of the disjunct of which most is open, every split halving a region."""
         return float(self._closed.min(initial=1.0)) if self._begun else 0.0
+
+    @property
+    def remaining(self) -> float:
+        """The seconds until all is closed, if it goes on as in the last half of its time; infinite if nothing says."""
+        if not self._shares:
+            return math.inf
+        seconds, share = self._shares[-1]
+        half = bisect.bisect_right(self._shares, seconds / 2, key=lambda shared: shared[0])
+        before, less = self._shares[half - 1] if half else (0.0, 0.0)
+        return (1 - share) * (seconds - before) / (share - less) if share > less else math.inf
 
     @property
     def leaves(self) -> list[Leaf]:
@@ -160,6 +173,7 @@ class HullSplitting:
                 for part in pool.map(self._bounded, parts, workspaces):
                     self._settle(part, deadline)
                 self.seconds += time.monotonic() - begun
+                self._shares.append((self.seconds, self.closed_share))
                 begun = time.monotonic()
                 if enough():
                     break
