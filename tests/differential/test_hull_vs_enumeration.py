@@ -266,6 +266,7 @@ def test_what_is_left_open_is_all_that_a_smaller_box_needs(seed):
     whole = HullSplitting(HullAscent(program), row[None, None], np.zeros(len(program.neurons), np.int8), lambda x: None)
     for _ in range(6):
         assert not whole.work(Deadline.after(30), lambda: True)
+        assert whole.remaining > 0
         for scale in (1.0, 0.6, 0.2):
             middle, half = (lower + upper) / 2, scale * (upper - lower) / 2
             part = program_with_margin(program_of(network, middle - half, middle + half), row, -least - 1e-3)

@@ -58,6 +58,24 @@ def test_the_last_seconds_go_to_the_goal():
     assert ladder.next(0.11, TOLERANCE, 1.0) == (0.105, 1.0)
 
 
+def test_a_ball_that_will_end_in_time_is_gone_on_with():
+    held = ((0.101, 1.0), (0.102, 4.0))
+    begun = Failed(0.105, 30.0, False, remaining=20.0, closed=0.6)
+    radius, seconds = Ladder(0.102, held, begun).next(0.11, TOLERANCE, 50.0)
+    assert radius == 0.105
+    assert FIRST_TRY <= seconds < 20.0  # to be judged anew before it is over
+    assert Ladder(0.102, held, begun).next(0.11, TOLERANCE, 25.0)[0] < 0.105
+    # A ball that is larger than it has to be is not.
+    assert Ladder(0.102, held, begun).next(0.104, TOLERANCE, 50.0)[0] <= 0.104
+
+
+def test_what_a_larger_ball_has_done_need_not_be_done_again():
+    held = ((0.101, 1.0), (0.102, 4.0))
+    whole, half = (Ladder(0.102, held, Failed(0.105, 100.0, False, 300.0, closed)) for closed in (0.0, 0.5))
+    assert half.left(0.103) == pytest.approx(whole.left(0.103) / 2)
+    assert half.next(0.11, TOLERANCE, 50.0)[0] > whole.next(0.11, TOLERANCE, 50.0)[0]
+
+
 def test_a_stuck_ball_is_closed_in_on():
     stuck = Failed(0.105, 1.0, True)
     ladder = Ladder(0.102, ((0.101, 1.0), (0.102, 4.0)), stuck)

@@ -7,6 +7,8 @@ one look at its column.  Nothing here needs care with rounding: what an ascent e
 Every multiplier moves by its gradient over the root of the gradient's mean square, as in Adam (Kingma and Ba, ICLR
 2015), whose other mean, of the gradients themselves, does no good here: after 50 steps from the multipliers of the
 region before, bounds on mnist_wk17a fall short of the best ones by 0.034 without it, by 0.050 with its usual weight.
+The shares of a plane have one mean square together, of their gradients per width of the term: as many regions as with
+one each, and a quarter less time, which goes into moving numbers between the caches.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from verifier.search.pointers import pointers
 
 ONE, NONE = np.float32(1), np.float32(0)
 DECAY, REST, TINY = np.float32(0.99), np.float32(1 - 0.99), np.float32(1e-24)
+FIRST_SQUARE = np.float32(1e-4)
+"""Of shares, whose first step is taken before their squares are known."""
 SMALLEST = np.float32(1e-30)
 """Coefficients below this are divided by as if they were this."""
 MOST_BETA = np.float32(1e6)
@@ -72,7 +76,8 @@ class Work(NamedTuple):
 
     From forward passes.  point: the columns' values at the minimiser, on the lines in use.  pre: the neurons' inputs
     there.  columns, inputs: means of the two.  pace: of the step, 0 for a lane that stays.  gradient: scratch.
-    alpha_squares, beta_squares, share_squares: the means of the squares of the multipliers' gradients.
+    alpha_squares, beta_squares, share_squares: the means of the squares of the multipliers' gradients, of the shares'
+    over all of a neuron.
     """
 
     row: np.ndarray
@@ -305,7 +310,7 @@ def _iterate(all_layout, all_lanes, all_work, iterations, step, last_step):
     layout, lanes, work = pointers(all_layout), pointers(all_lanes), pointers(all_work)
     for squares in (all_work.alpha_squares, all_work.beta_squares):
         squares[:] = NONE
-    all_work.share_squares[:] = np.float32(1e-4)
+    all_work.share_squares[:] = FIRST_SQUARE
     all_work.columns[:], all_work.inputs[:], counted = NONE, NONE, 0
     for turn in range(iterations + 1):
         _backward(layout, lanes, work)
