@@ -203,9 +203,9 @@ class HullAscent:
         lanes, work = workspace.lanes, workspace.work
         _fill(lanes, tasks)
         hull_lanes.ascend(self._single, lanes, work, iterations, step, LAST_STEP)
-        alpha, beta, share = (np.ascontiguousarray(part.T) for part in (lanes.alpha, lanes.beta, lanes.share))
-        columns, pre = np.ascontiguousarray(work.columns.T), np.ascontiguousarray(work.inputs.T)
-        coefficients = np.ascontiguousarray(work.row[self._layout.n :].T)
+        # Copies, as the next ascent overwrites the workspace.
+        alpha, beta, share = (part.T.copy() for part in (lanes.alpha, lanes.beta, lanes.share))
+        columns, pre, coefficients = (part.T.copy() for part in (work.columns, work.inputs, work.row[self._layout.n :]))
         return [
             Ascended(
                 float(work.value[0, k]),
@@ -226,7 +226,7 @@ class HullAscent:
             part, multipliers = tasks[first : first + DOUBLES], chosen[first : first + DOUBLES]
             _fill_proofs(workspace.proofs, part, multipliers)
             hull_proof.lower_bounds(self._layout, self._sizes, workspace.proofs)
-            extra = np.ascontiguousarray(workspace.proofs.extra.T, dtype=np.float32)
+            extra = workspace.proofs.extra.T.astype(np.float32)
             for k, one in enumerate(multipliers):
                 found.append((float(workspace.proofs.bound[0, k]), replace(one, extra=extra[k].copy())))
         return found
