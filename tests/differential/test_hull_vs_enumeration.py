@@ -158,7 +158,12 @@ def test_what_is_proved_holds_in_every_region(seed):
     there = [values[((pre * some) >= 0).all(1)].min(initial=np.inf) for some in signs]
     tasks = [Task(cost, some, hull.start()) for some in signs]
     ascended = [one.multipliers for one in hull.ascend(tasks, workspace, 20)]
-    for chosen in ([arbitrary(hull, rng) for _ in tasks], ascended):
+    beyond = [
+        replace(one, alpha=3 * one.alpha - 1, beta=one.beta - 1, share=3 * one.share - 1)
+        for one in (arbitrary(hull, rng) for _ in tasks)
+    ]
+    broken = [replace(one, share=np.full_like(one.share, np.nan)) for one in beyond]
+    for chosen in ([arbitrary(hull, rng) for _ in tasks], ascended, beyond, broken):
         proofs = hull.prove(tasks, chosen, workspace)
         assert all(bound <= true for (bound, _), true in zip(proofs, there, strict=True))
         # Every lane stands for itself.

@@ -21,7 +21,7 @@ from verifier.search.lanes import (
     spread,
     store,
     where_negative,
-)  # fmt: skip
+)
 from verifier.search.pointers import pointers
 
 KINDS = [(np.float32, LANES), (np.float64, DOUBLES)]

@@ -33,7 +33,7 @@ from verifier.search.lanes import (
     spread,
     store,
     where_negative,
-)  # fmt: skip
+)
 from verifier.search.pointers import pointers
 
 ONE, NONE = np.float32(1), np.float32(0)

@@ -40,7 +40,7 @@ from verifier.search.lanes import (
     spread,
     store,
     where_negative,
-)  # fmt: skip
+)
 from verifier.search.pointers import pointers
 
 UNIT = 1.02 * rounding.UNIT
@@ -70,9 +70,9 @@ class Proofs(NamedTuple):
     """Regions to be proved, one per lane, and scratch; float64.
 
     cost: (n + m, DOUBLES).  signs, alpha, beta, extra: (m, DOUBLES), signs 1, -1 or 0, beta in units of the row, extra
-    out: by how much the constants of the planes in use exceed what the terms' ranges say.  share: (terms, DOUBLES), in
-    [0, 1].  offset, unsure, bound: (1, DOUBLES).  row, met: (n + m, DOUBLES), and inactive, active: (n, DOUBLES),
-    scratch.
+    out: by how much the constants of the planes in use exceed what the terms' ranges say.  share: (terms, DOUBLES).
+    Alphas and shares are brought into [0, 1], betas to 0 or above.  offset, unsure, bound: (1, DOUBLES).  row, met:
+    (n + m, DOUBLES), and inactive, active: (n, DOUBLES), scratch.
     """
 
     cost: np.ndarray
@@ -208,6 +208,9 @@ def _prove(all_layout, all_sizes, all_lanes):
     for i in range(n + m):
         store(row, i, load(lanes.cost, i))
         store(met, i, magnitude(load(lanes.cost, i)))
+    # Slopes beyond these would prove nothing, wherever they come from.
+    for t in range(layout.terms[0], layout.terms[m]):
+        store(lanes.share, t, smaller(spread(1.0), larger(zero, load(lanes.share, t))))
     value = load(lanes.offset, 0)
     summed, slack = magnitude(value), load(lanes.unsure, 0)
     for j in range(m - 1, -1, -1):
@@ -230,7 +233,7 @@ def _prove(all_layout, all_sizes, all_lanes):
         under = above * smaller(spread(1.0), larger(zero, line))
         straight, multiplier, raised = under + (below - bent) * over, under + below, (below - bent) * lift
         # A neuron with a sign: its input's sign has a multiplier of its own.
-        beta = load(lanes.beta, j)
+        beta = larger(zero, load(lanes.beta, j))
         held = where_negative(sign, beta, a - beta)
         straight = where_negative(fixed, held, straight)
         multiplier = where_negative(fixed, held, multiplier)
