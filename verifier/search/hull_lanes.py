@@ -162,25 +162,35 @@ def _fix(layout, lanes, work, j):
 
 
 @njit(**INNER)
-def _lift(layout, lanes, work, j):
-    """Choose, and add what the constants of neuron j's line or plane come to."""
+def _choose_and_lift(layout, lanes, work, j):
+    """Choose, and add what the constants of neuron j's line come to."""
     _choose(layout, lanes, work, j)
     if lanes.split[j]:
         _fix(layout, lanes, work, j)
-    a, bent, zero = load(work.row, layout.n + j), load(work.bent, j), spread(NONE)
-    constants = load(work.value, 0) + load(work.straight, j) * spread(layout.constant[j]) + a * load(work.lifts, j)
-    if any_below(bent, zero):
-        reach, rest = zero, zero
-        for t in range(layout.terms[j], layout.terms[j + 1]):
-            share = load(lanes.share, t)
-            reach = reach + share * spread(layout.width[t])
-            rest = rest + share * spread(layout.least[t])
-        above = spread(layout.most[j]) - reach
-        lift = larger(above, zero) - rest + load(lanes.extra, j)
-        store(work.steep, j, where_negative(zero - above, spread(ONE), zero))
-        store(work.lifts, j, where_negative(bent, lift, load(work.lifts, j)))
-        constants = constants + bent * lift
-    store(work.value, 0, constants)
+    raised = load(work.straight, j) * spread(layout.constant[j]) + load(work.row, layout.n + j) * load(work.lifts, j)
+    store(work.value, 0, load(work.value, 0) + raised)
+
+
+@njit(**INNER)
+def _pass_on(layout, lanes, work, j, at):
+    """What neuron j's terms get, to ``parts[at:]``; add what the constants of its plane come to."""
+    first, last = layout.terms[j], layout.terms[j + 1]
+    straight, bent, zero = load(work.straight, j), load(work.bent, j), spread(NONE)
+    if not any_below(bent, zero):
+        for t in range(first, last):
+            store(work.parts, at + t - first, straight)
+        return
+    reach, rest = zero, zero
+    for t in range(first, last):
+        share = load(lanes.share, t)
+        reach = reach + share * spread(layout.width[t])
+        rest = rest + share * spread(layout.least[t])
+        store(work.parts, at + t - first, bent * share + straight)
+    above = spread(layout.most[j]) - reach
+    lift = larger(above, zero) - rest + load(lanes.extra, j)
+    store(work.steep, j, where_negative(zero - above, spread(ONE), zero))
+    store(work.lifts, j, where_negative(bent, lift, load(work.lifts, j)))
+    store(work.value, 0, load(work.value, 0) + bent * lift)
 
 
 @njit(**INNER)
@@ -197,11 +207,9 @@ def _backward(layout, lanes, work):
         at = 0
         for k in range(layout.blocks[b], layout.blocks[b + 1]):
             j = layout.order[k]
-            _lift(layout, lanes, work, j)
-            straight, bent = load(work.straight, j), load(work.bent, j)
-            for t in range(layout.terms[j], layout.terms[j + 1]):
-                store(work.parts, at, bent * load(lanes.share, t) + straight)
-                at += 1
+            _choose_and_lift(layout, lanes, work, j)
+            _pass_on(layout, lanes, work, j, at)
+            at += layout.terms[j + 1] - layout.terms[j]
         for c in range(layout.touched[b], layout.touched[b + 1]):
             total = load(row, layout.met[c])
             for e in range(layout.reads[c], layout.reads[c + 1]):
@@ -210,7 +218,7 @@ def _backward(layout, lanes, work):
     # A line is chosen by what those before it have left of the input's coefficient.
     for k in range(layout.blocks[0] - 1, -1, -1):
         j = layout.order[k]
-        _lift(layout, lanes, work, j)
+        _choose_and_lift(layout, lanes, work, j)
         own, straight = layout.own[j], load(work.straight, j)
         store(row, own, load(row, own) + load(row, layout.n + j) * load(work.slants, j))
         for e in range(layout.entries[layout.terms[j]], layout.entries[layout.terms[j + 1]]):
