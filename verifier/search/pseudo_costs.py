@@ -7,9 +7,9 @@ product counts.  Until a neuron's side has been seen often, the mean over all ne
 
 Against the score alone this takes half to three quarters of the regions: mnist_wk17a, image 67 within 0.1370, 870 of
 1,774; image 48 within 0.1497, 4,959 of 7,427; image 12 within 0.1511, 4,830 of 6,527.  No better were: the square root
-of the score, means over a neuron's layer in place of all neurons, gains of closed regions left out or made larger, older
-gains counting less, what was learned in a smaller ball (PERFORMANCE.md).  Means of the ratios do as well, but one of a
-tiny score outweighs all others.
+of the score, means over a neuron's layer in place of all neurons, gains of closed regions left out or made larger,
+older gains counting less, what was learned in a smaller ball.  Means of the ratios do as well, but one of a tiny score
+outweighs all others.
 """
 
 from __future__ import annotations
