@@ -22,7 +22,7 @@ import bisect
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -176,21 +176,30 @@ class HullSplitting:
         enough: asked after all regions that go together, whether to stop.
         """
         begun = time.monotonic()
-        workspaces = [self._hull.workspace() for _ in range(self._options.threads)]
+        spare = [self._hull.workspace() for _ in range(self._options.threads)]
         if not self._begun and not deadline.expired:
-            self._begin(workspaces[0])
+            self._begin(spare[0])
+        running: dict[Future[list[_Bounded]], Workspace] = {}
         with ThreadPoolExecutor(self._options.threads) as pool:
-            while self._open and not self.stuck and not deadline.expired:
-                taken = [self._open.pop() for _ in range(min(self._options.threads * LANES, len(self._open)))]
-                parts = [taken[first : first + LANES] for first in range(0, len(taken), LANES)]
-                for part in pool.map(self._bounded, parts, workspaces):
-                    self._settle(part, deadline)
-                self.seconds += time.monotonic() - begun
-                self._shares.append((self.seconds, self.closed_share))
-                begun = time.monotonic()
-                if enough():
+            going = True
+            while running or (going and self._open):
+                while going and spare and self._open and not self.stuck and not deadline.expired:
+                    workspace = spare.pop()
+                    running[pool.submit(self._bounded, self._taken(1 + len(spare)), workspace)] = workspace
+                if not running:
                     break
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    spare.append(running.pop(future))
+                    self._settle(future.result(), deadline)
+                now = time.monotonic()
+                self.seconds, begun = self.seconds + now - begun, now
+                self._shares.append((self.seconds, self.closed_share))
+                going = going and not enough()
         return self.closed
+
+    def _taken(self, threads: int) -> list[_Region]:
+        """Those that were opened last, as many as one of so many threads without work gets."""
+        return [self._open.pop() for _ in range(min(LANES, math.ceil(len(self._open) / threads)))]
 
     def _begin(self, workspace: Workspace) -> None:
         """Bound the whole box; put what is left open on the stack, the hardest disjunct at the bottom."""
