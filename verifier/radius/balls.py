@@ -103,6 +103,14 @@ class Balls:
         return closed
 
     @property
+    def targets(self) -> list[int]:
+        """Those that are not refuted in the largest ball that has been begun, which is nearly as large as can be."""
+        targets, radius = self.question.targets, max(self.searches, default=None)
+        if self.question.joint or radius is None:
+            return list(targets)
+        return [targets[d] for d in self.searches[radius].undecided]
+
+    @property
     def ladder(self) -> Ladder:
         """What is known of the time that balls take."""
         radius = min(self.searches, default=None)
@@ -185,7 +193,7 @@ def decide_balls(
             before, nearest = record.seconds, record.adversarial
             descend(
                 question, record.incumbent, deadline.within(pause), generator, DescentOptions(),
-                lambda: record.see("attack"), balls.starts,
+                lambda: record.see("attack"), balls.starts, balls.targets,
             )  # fmt: skip
             attacked += max(record.seconds - before, SHORTEST)
             share = ATTACK_SHARE if record.adversarial < nearest else share / 2

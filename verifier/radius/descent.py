@@ -2,7 +2,10 @@
 
 Sign steps with momentum (Dong et al., "Boosting adversarial attacks with momentum", CVPR 2018) whose length decays
 geometrically to a fraction of a hundredth of the ball.  A scouting round over all targets says which of them matter;
-all later rounds go to those few, from random corners and from the counterexample that is known.  What counts is how far
+the next rounds go to those few, from random corners and from the counterexample that is known, until one is in vain.
+Then all targets are scouted again, in what is a smaller ball now: which class is nearest there is often another one
+than in the ball that the search began with (mnist_wk17a, image 66: 0.1478 after 12 s, without it 0.1618).  Rounds in
+vain are followed by longer ones.  What counts is how far
 *below* zero a margin falls: the deeper point, drawn towards the centre, is the nearer counterexample.  So nothing
 stops at the first hit, unlike in ``falsify.attack``, which decides and is done.
 
@@ -12,8 +15,8 @@ that see through all (``chords``), at first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,18 +48,19 @@ LATER_FADES = 1.3
 class DescentOptions:
     """steps: of every descent.  first_step, last_step: in half widths of the ball.
 
-    work: of one round, in the units of ``falsify.work``: 1e9 are about 45 ms.  targets: how many are looked at after
-    the scouting round.  inside: the ball's radius against the nearest counterexample's.  patience: rounds without
-    success after which it ends.
+    work: of one round, in the units of ``falsify.work``: 1e9 are about 45 ms; doubled after each without success, up to
+    so many doublings.  targets: how many are looked at after a scouting round.  inside: the ball's radius against the
+    nearest counterexample's.  patience: rounds without success after which it ends.
     """
 
     steps: int = 80
     first_step: float = 0.6
     last_step: float = 0.01
-    work: float = 1.5e10
+    work: float = 5e9
+    doublings: int = 2
     targets: int = 2
     inside: float = 0.998
-    patience: int = 3
+    patience: int = 4
 
 
 def descend(
@@ -67,30 +71,33 @@ def descend(
     options: DescentOptions,
     seen: Callable[[], object],
     starts: Array | None = None,
+    targets: Sequence[int] | None = None,
 ) -> None:
     """Rounds until the patience or the time is over; ``seen`` is called after each in which the incumbent got better.
 
-    starts: (K, n_inputs), where up to half of the descents begin, K > 0.
+    starts: (K, n_inputs), where up to half of the descents begin, K > 0.  targets: of the question's, all by default.
 
     It needs a counterexample to begin with: without one there is no ball to look in.
     """
     if not np.isfinite(incumbent.distance):
         return
     network = question.model.network.to(torch.float32)
-    failures, order = 0, list(question.targets)
+    failures, order = 0, list(question.targets if targets is None else targets)
     scouting = len(order) > options.targets
     while failures < options.patience and not deadline.expired:
         chosen = order if scouting else order[: options.targets]
         radius = incumbent.distance * (0.99 if scouting else options.inside)
-        points, values = _round(question, network, incumbent, radius, chosen, options, generator, deadline, starts)
+        effort = replace(options, work=options.work * 2 ** min(failures, options.doublings))
+        points, values = _round(question, network, incumbent, radius, chosen, effort, generator, deadline, starts)
         best = values.min(1).values
         order = [chosen[i] for i in torch.argsort(best, stable=True).tolist()] if scouting else order
         nearest = torch.argsort(values.flatten(), stable=True)[:OFFERED]
         better = incumbent.offer(points.flatten(0, 1)[nearest].double().numpy())
         if better:
             seen()
-        failures = failures if better or scouting else failures + 1
-        scouting = False
+        failures = 0 if better else failures + 1
+        # What looked best in a larger ball need not be what is left in a smaller one.
+        scouting = len(order) > options.targets and not (better or scouting)
 
 
 def _round(

@@ -139,6 +139,13 @@ class HullSplitting:
         return self._begun and not self._open and not self.stuck
 
     @property
+    def undecided(self) -> list[int]:
+        """The disjuncts that are not refuted."""
+        if not self._begun:
+            return sorted({leaf.disjunct for leaf in self._leaves})
+        return sorted({region.disjunct for region in self._open})
+
+    @property
     def closed_share(self) -> float:
         """How much is closed of the disjunct of which most is open, every split halving a region."""
         return float(self._closed.min(initial=1.0)) if self._begun else 0.0
