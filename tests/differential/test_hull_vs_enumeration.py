@@ -257,8 +257,6 @@ def test_splitting_with_hull_planes_agrees_with_enumeration(seed):
             options = HullOptions(threads=3)
             several = HullSplitting(chosen, row[None, None], known, lambda x: None, None, options)
             assert several.work(Deadline.after(30)) == (shift > 0)
-            if shift > 0:
-                assert several.regions == search.regions
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -79,10 +79,10 @@ def descend(
 
     It needs a counterexample to begin with: without one there is no ball to look in.
     """
-    if not np.isfinite(incumbent.distance):
+    failures, order = 0, list(question.targets if targets is None else targets)
+    if not np.isfinite(incumbent.distance) or not order:
         return
     network = question.model.network.to(torch.float32)
-    failures, order = 0, list(question.targets if targets is None else targets)
     scouting = len(order) > options.targets
     while failures < options.patience and not deadline.expired:
         chosen = order if scouting else order[: options.targets]
