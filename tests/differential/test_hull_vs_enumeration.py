@@ -259,6 +259,34 @@ def test_splitting_with_hull_planes_agrees_with_enumeration(seed):
             assert several.work(Deadline.after(30)) == (shift > 0)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("seed", range(8))
+def test_what_an_interruption_leaves_unsettled_is_still_open(seed, threads):
+    network, lower, upper = cases(seed)
+    row, least = row_and_least(network, lower, upper)
+    calls = 0
+
+    def offer(points):
+        nonlocal calls
+        calls += 1
+        if calls % 2:
+            raise KeyboardInterrupt
+
+    for shift in (1e-3, -1e-3):
+        hull = HullAscent(program_with_margin(program_of(network, lower, upper), row, shift - least))
+        known, options = np.zeros(len(hull.program.neurons), np.int8), HullOptions(threads=threads)
+        search = HullSplitting(hull, row[None, None], known, offer, None, options)
+        for _ in range(10_000):
+            try:
+                assert search.work(Deadline.after(30)) == (shift > 0)
+                break
+            except KeyboardInterrupt:
+                assert not search.closed
+                assert search.leaves
+        else:
+            pytest.fail("every round was interrupted")
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_what_is_left_open_is_all_that_a_smaller_box_needs(seed):
     """Whenever the search is stopped: what is open in the whole box decides every smaller one rightly."""

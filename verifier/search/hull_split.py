@@ -186,27 +186,33 @@ class HullSplitting:
         spare = [self._hull.workspace() for _ in range(self._options.threads)]
         if not self._begun and not deadline.expired:
             self._begin(spare[0])
-        running: dict[Future[list[_Bounded]], Workspace] = {}
+        running: dict[Future[list[_Bounded]], tuple[Workspace, list[_Region]]] = {}
+        going = True
         with ThreadPoolExecutor(self._options.threads) as pool:
-            going = True
-            while running or (going and self._open):
-                while going and spare and self._open and not self.stuck and not deadline.expired:
-                    workspace = spare.pop()
-                    running[pool.submit(self._bounded, self._taken(1 + len(spare)), workspace)] = workspace
-                if not running:
-                    break
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    spare.append(running.pop(future))
-                    self._settle(future.result(), deadline)
-                now = time.monotonic()
-                self.seconds, begun = self.seconds + now - begun, now
-                self._shares.append((self.seconds, self.closed_share))
-                going = going and not enough()
+            try:
+                while running or (going and self._open):
+                    while going and spare and self._open and not self.stuck and not deadline.expired:
+                        regions, workspace = self._last(len(spare)), spare.pop()
+                        running[pool.submit(self._bounded, regions, workspace)] = workspace, regions
+                        del self._open[-len(regions) :]
+                    if not running:
+                        break
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        self._settle(future.result(), deadline)
+                        spare.append(running.pop(future)[0])
+                    now = time.monotonic()
+                    self.seconds, begun = self.seconds + now - begun, now
+                    self._shares.append((self.seconds, self.closed_share))
+                    going = going and not enough()
+            finally:
+                # What an interruption has left unsettled is still open; at no moment is a region in neither list.
+                for _, regions in running.values():
+                    self._open.extend(regions)
         return self.closed
 
-    def _taken(self, threads: int) -> list[_Region]:
-        """Those that were opened last, as many as one of so many threads without work gets."""
-        return [self._open.pop() for _ in range(min(LANES, math.ceil(len(self._open) / threads)))]
+    def _last(self, threads: int) -> list[_Region]:
+        """Those that were opened last, the last one first, as many as one of so many threads without work gets."""
+        return self._open[-min(LANES, math.ceil(len(self._open) / threads)) :][::-1]
 
     def _begin(self, workspace: Workspace) -> None:
         """Bound the whole box; put what is left open on the stack, the hardest disjunct at the bottom."""
