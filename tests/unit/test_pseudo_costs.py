@@ -1,3 +1,7 @@
+"""Pseudo-costs: what is learned from splits decides which neuron comes next."""
+
+from __future__ import annotations
+
 import numpy as np
 import pytest
 
