@@ -155,7 +155,8 @@ class Balls:
 
     def _attack(self, points: Array) -> None:
         """From the solution of a relaxation where the network is nearest to wrong, towards the boundary."""
-        if self._attacked > OFFER_SHARE * self._searched + 0.2:
+        # A single point is where a region that cannot be split is least: no other region leads there.
+        if len(points) > 1 and self._attacked > OFFER_SHARE * self._searched + 0.2:
             return
         begun = time.monotonic()
         question, incumbent = self.question, self.record.incumbent
