@@ -18,6 +18,7 @@ from verifier.deadline import Deadline
 from verifier.encodings.milp.triangle import triangle_program
 from verifier.model.network import Network, Node
 from verifier.model.read import Model
+from verifier.radius import balls
 from verifier.radius.balls import decide_balls
 from verifier.radius.fab import FabOptions, fab
 from verifier.radius.incumbent import Incumbent
@@ -334,6 +335,12 @@ def test_balls_close_in_on_the_distance_to_one_class_of_three(seed):
     x = rng.uniform(-1, 1, 3)
     label = int(network.forward(torch.from_numpy(x)[None]).argmax())
     close_in(network, x, (label + 1 + seed % 2) % 3, seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dead_ends_are_tried_when_the_time_for_attacks_is_used_up(seed, monkeypatch):
+    monkeypatch.setattr(balls, "OFFER_SHARE", -1e9)
+    test_balls_close_in_on_the_distance_to_one_class_of_three(seed)
 
 
 def close_in(network: Network, x: np.ndarray, target: int | None, seed: int) -> None:

@@ -22,6 +22,15 @@ def test_before_anything_is_learned_the_scores_decide(costs):
     assert np.all(np.diff(costs.rank(np.array([0.1, 0.2, 0.3]))) > 0)
 
 
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
+def test_the_unit_of_the_scores_does_not_matter(costs, scale):
+    assert best(costs, 0.2 * scale, 0.5 * scale, 0.3 * scale) == 1
+    for sign in (-1, 1):
+        costs.learn(1, sign, 0.5 * scale, 0.01 * scale)
+        costs.learn(2, sign, 0.3 * scale, 0.3 * scale)
+    assert best(costs, 0.2 * scale, 0.5 * scale, 0.3 * scale) == 2
+
+
 def test_a_neuron_that_gained_little_falls_behind(costs):
     for sign in (-1, 1):
         costs.learn(1, sign, 0.5, 0.01)

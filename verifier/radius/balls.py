@@ -95,6 +95,9 @@ class Balls:
         before = search.seconds
         closed = search.work(turn, lambda: record.adversarial <= radius)
         self._searched += search.seconds - before
+        # No other region leads there.
+        for point in search.dead_ends:
+            self._approach(point)
         if closed:
             # Not cut at the nearest counterexample: one inside the ball is a contradiction, which is raised.
             record.raise_to(math.nextafter(radius, 0.0), STAGE)
@@ -154,23 +157,25 @@ class Balls:
         return self._inherited[larger] + search.closed_share * search.seconds
 
     def _attack(self, points: Array) -> None:
-        """From the solution of a relaxation where the network is nearest to wrong, towards the boundary."""
-        # A single point is where a region that cannot be split is least: no other region leads there.
-        if len(points) > 1 and self._attacked > OFFER_SHARE * self._searched + 0.2:
+        """From the solution of a relaxation where the network is nearest to wrong, as long as there is time for it."""
+        if self._attacked > OFFER_SHARE * self._searched + 0.2:
             return
-        begun = time.monotonic()
-        question, incumbent = self.question, self.record.incumbent
+        begun, question = time.monotonic(), self.question
         with torch.no_grad():
             margins = question.margin(question.model.network.forward(torch.from_numpy(points)).numpy())
-        best = points[[int(margins.argmin())]]
         everywhere = np.vstack([self.starts.reshape(-1, points.shape[1]), points])
         least = np.concatenate([self._margins, margins])
         chosen = np.argsort(least, kind="stable")[:STARTS]
         self.starts, self._margins = everywhere[chosen], least[chosen]
-        incumbent.offer(best)
-        fab(question, incumbent, Deadline.never(), ATTACK, self.generator, best)
-        self.record.see(STAGE)
+        self._approach(points[int(margins.argmin())])
         self._attacked += time.monotonic() - begun
+
+    def _approach(self, point: Array) -> None:
+        """Look for a counterexample at the point (n_inputs,), and from there towards the boundary."""
+        incumbent = self.record.incumbent
+        incumbent.offer(point[None])
+        fab(self.question, incumbent, Deadline.never(), ATTACK, self.generator, point[None])
+        self.record.see(STAGE)
 
 
 def decide_balls(

@@ -1,13 +1,14 @@
 """Nearer counterexamples in linf: long descents on the margin, in balls a little smaller than the nearest one's.
 
 Sign steps with momentum (Dong et al., "Boosting adversarial attacks with momentum", CVPR 2018) whose length decays
-geometrically to a fraction of a hundredth of the ball.  A scouting round over all targets says which of them matter;
-the next rounds go to those few, from random corners and from the counterexample that is known, until one is in vain.
-Then all targets are scouted again, in what is a smaller ball now: which class is nearest there is often another one
-than in the ball that the search began with (mnist_wk17a, image 66: 0.1478 after 12 s, without it 0.1618).  Rounds in
-vain are followed by longer ones.  What counts is how far
-*below* zero a margin falls: the deeper point, drawn towards the centre, is the nearer counterexample.  So nothing
-stops at the first hit, unlike in ``falsify.attack``, which decides and is done.
+geometrically to a fraction of a hundredth of the ball.  What counts is how far *below* zero a margin falls: the deeper
+point, drawn towards the centre, is the nearer counterexample.  So nothing stops at the first hit, unlike in
+``falsify.attack``, which decides and is done.
+
+A scouting round over all targets says which of them matter; the next rounds go to those few, from random corners and
+from the counterexample that is known, until one is in vain.  Then all targets are scouted again, in what is a smaller
+ball now: which class is nearest there is often another one than in the ball that the search began with (mnist_wk17a,
+image 66: 0.1478 after 12 s, without it 0.1618).  Rounds in vain are followed by longer ones.
 
 A quarter of the descents follows true gradients, a quarter those that see through the first flat ReLUs, and half those
 that see through all (``chords``), at first.

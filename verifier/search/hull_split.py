@@ -105,7 +105,8 @@ class HullSplitting:
 
     signs: (m,), of neurons that are known to be decided.  leaves: what is open; the whole box by default.  ``work``
     goes on where it stopped.  roots: (D, R), the proved bounds of the whole box, NaN where none was needed.
-    seconds: spent in ``work``.  stuck: whether some region cannot be closed by splitting.
+    seconds: spent in ``work``.  stuck: whether some region cannot be closed by splitting.  dead_ends: where
+    the rows of such regions are least, (n_inputs,) each.
     """
 
     def __init__(
@@ -133,6 +134,7 @@ class HullSplitting:
         self.seconds = 0.0
         self.roots = np.full(rows.shape[:2], np.nan)
         self.regions, self.stuck = 0, False
+        self.dead_ends: list[Array] = []
 
     @property
     def closed(self) -> bool:
@@ -180,7 +182,7 @@ class HullSplitting:
     def work(self, deadline: Deadline, enough: Callable[[], bool] = lambda: False) -> bool:
         """Split until nothing is open, a region is stuck or the time is over; whether all is closed.
 
-        enough: asked after all regions that go together, whether to stop.
+        enough: asked whenever a thread has brought its regions back, whether to stop.
         """
         begun = time.monotonic()
         spare = [self._hull.workspace() for _ in range(self._options.threads)]
@@ -306,7 +308,7 @@ class HullSplitting:
             self._closed[region.disjunct] += region.weight
             return
         if least.point is not None:
-            self._offer(least.point[None, : self._hull.n_inputs])
+            self.dead_ends.append(least.point[: self._hull.n_inputs])
         self._open.append(region)
         self.stuck = True
 

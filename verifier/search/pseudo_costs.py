@@ -22,7 +22,7 @@ Array = NDArray[np.float64]
 PRIOR = 1.0
 """How many splits of its own weigh as much as the mean over all neurons."""
 SMALLEST = 1e-6
-"""Least gain to be expected, so that one side which promises nothing does not hide the other."""
+"""Least gain to be expected, of the greatest one: one side which promises nothing does not hide the other."""
 
 
 class PseudoCosts:
@@ -47,5 +47,5 @@ class PseudoCosts:
         mean = np.where(promised > 0, self._gains.sum(0) / np.maximum(promised, 1e-300), 1.0)
         weight = PRIOR * promised.sum() / self._splits if self._splits else 1.0
         expected = (self._gains + weight * mean) / (self._scores + weight) * scores[:, None]
-        ranked: Array = np.maximum(expected, SMALLEST).prod(axis=1)
+        ranked: Array = np.maximum(expected, SMALLEST * expected.max(initial=0.0)).prod(axis=1)
         return ranked
