@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -35,6 +36,7 @@ from verifier.search.hull_lanes import Lanes, Work
 from verifier.search.hull_layout import Layout, layout_of, lines, single_precision
 from verifier.search.hull_proof import Proofs, Sizes
 from verifier.search.lanes import DOUBLES, LANES
+from verifier.search.transpose import interleave, separate
 from verifier.solve.lp import LinearBound, certified_minimum
 
 Array = NDArray[np.float64]
@@ -44,6 +46,7 @@ Signs = NDArray[np.int8]
 MOST_ENTRIES = 20_000_000
 MOST_WEIGHTS = 2_000_000
 STEP, LAST_STEP = 0.1, 0.002
+MULTIPLIERS = ("alpha", "beta", "extra", "share")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +70,7 @@ class Cost:
     offset: float
     error: float
 
-    @property
+    @cached_property
     def scale(self) -> float:
         return float(np.abs(self.row).max(initial=1e-6))
 
@@ -204,12 +207,14 @@ class HullAscent:
         _fill(lanes, tasks)
         hull_lanes.ascend(self._single, lanes, work, iterations, step, LAST_STEP)
         # Copies, as the next ascent overwrites the workspace.
-        alpha, beta, share = (part.T.copy() for part in (lanes.alpha, lanes.beta, lanes.share))
-        columns, pre, coefficients = (part.T.copy() for part in (work.columns, work.inputs, work.row[self._layout.n :]))
+        alpha, beta, share = (separate(part) for part in (lanes.alpha, lanes.beta, lanes.share))
+        columns, pre, coefficients = (
+            separate(part) for part in (work.columns, work.inputs, work.row[self._layout.n :])
+        )
         return [
             Ascended(
                 float(work.value[0, k]),
-                Multipliers(alpha[k].copy(), beta[k].copy(), share[k].copy(), task.start.extra),
+                Multipliers(alpha[k], beta[k], share[k], task.start.extra),
                 columns[k],
                 pre[k],
                 coefficients[k],
@@ -226,9 +231,9 @@ class HullAscent:
             part, multipliers = tasks[first : first + DOUBLES], chosen[first : first + DOUBLES]
             _fill_proofs(workspace.proofs, part, multipliers)
             hull_proof.lower_bounds(self._layout, self._sizes, workspace.proofs)
-            extra = workspace.proofs.extra.T.astype(np.float32)
+            extra = separate(workspace.proofs.extra)
             for k, one in enumerate(multipliers):
-                found.append((float(workspace.proofs.bound[0, k]), replace(one, extra=extra[k].copy())))
+                found.append((float(workspace.proofs.bound[0, k]), replace(one, extra=extra[k].astype(np.float32))))
         return found
 
     def decide(self, costs: Sequence[Cost], signs: Signs, deadline: Deadline) -> LinearBound:
@@ -276,16 +281,15 @@ def _fill(lanes: Lanes, tasks: Sequence[Task]) -> None:
     """Lanes without a task repeat the last one, at its goal from the beginning."""
     assert 0 < len(tasks) <= LANES
     filled = [*tasks, *[tasks[-1]] * (LANES - len(tasks))]
-    np.stack([task.signs for task in filled], axis=1, out=lanes.signs)
+    interleave([task.signs for task in filled], lanes.signs)
     lanes.split[:] = lanes.signs.any(axis=1)
     lanes.offset[0] = [task.cost.offset for task in filled]
     lanes.scale[0] = [task.cost.scale for task in filled]
     lanes.goal[0] = [task.goal for task in filled]
     lanes.goal[0, len(tasks) :] = -np.inf
-    for k, task in enumerate(filled):
-        lanes.cost[:, k] = task.cost.row
-    for name in ("alpha", "beta", "extra", "share"):
-        np.stack([getattr(task.start, name) for task in filled], axis=1, out=getattr(lanes, name))
+    interleave([task.cost.row for task in filled], lanes.cost)
+    for name in MULTIPLIERS:
+        interleave([getattr(task.start, name) for task in filled], getattr(lanes, name))
 
 
 def _fill_proofs(proofs: Proofs, tasks: Sequence[Task], chosen: Sequence[Multipliers]) -> None:
@@ -294,8 +298,8 @@ def _fill_proofs(proofs: Proofs, tasks: Sequence[Task], chosen: Sequence[Multipl
     filled, multipliers = [*tasks, *[tasks[-1]] * rest], [*chosen, *[chosen[-1]] * rest]
     proofs.offset[0] = [task.cost.offset for task in filled]
     proofs.unsure[0] = [task.cost.error for task in filled]
-    np.stack([task.cost.row for task in filled], axis=1, out=proofs.cost)
-    np.stack([task.signs for task in filled], axis=1, out=proofs.signs)
-    for name in ("alpha", "beta", "extra", "share"):
-        np.stack([getattr(one, name) for one in multipliers], axis=1, out=getattr(proofs, name))
+    interleave([task.cost.row for task in filled], proofs.cost)
+    interleave([task.signs for task in filled], proofs.signs)
+    for name in MULTIPLIERS:
+        interleave([getattr(one, name) for one in multipliers], getattr(proofs, name))
     proofs.beta[:] *= [task.cost.scale for task in filled]

@@ -72,7 +72,8 @@ class Work(NamedTuple):
     From backward passes.  row: the coefficients that each column had when its turn came.  straight: what goes on to a
     neuron's input, bent: what goes on to its plane, which is negative or nothing.  lines, slants, lifts: line z +
     slant x + lift stands for a neuron, x being the one input it reads; the lift is also its plane's.  steep: 1 where
-    the plane touches the active side.  value: the bound.  parts: (terms of a block, LANES), scratch.
+    the plane touches the active side.  value: the bound.  parts: (terms of a block, LANES), scratch: what the terms of
+    a block get, that of its term p at ``where[p]``, (terms of a block,): those that get the same share a place.
 
     From forward passes.  point: the columns' values at the minimiser, on the lines in use.  pre: the neurons' inputs
     there.  columns, inputs: means of the two.  pace: of the step, 0 for a lane that stays.  gradient: scratch.
@@ -89,6 +90,7 @@ class Work(NamedTuple):
     steep: np.ndarray
     value: np.ndarray
     parts: np.ndarray
+    where: np.ndarray
     point: np.ndarray
     pre: np.ndarray
     columns: np.ndarray
@@ -113,7 +115,8 @@ def rooms(layout: Layout) -> tuple[Lanes, Work]:
     )  # fmt: skip
     work = Work(
         room(columns), room(m), room(m), room(m), room(m), room(m), room(m), room(1), room(layout.most_parts),
-        room(columns), room(m), room(columns), room(m), room(1), room(1), room(m), room(m), room(m),
+        np.zeros(layout.most_parts, np.uint32), room(columns), room(m), room(columns), room(m), room(1), room(1),
+        room(m), room(m), room(m),
     )  # fmt: skip
     return lanes, work
 
@@ -173,13 +176,19 @@ def _choose_and_lift(layout, lanes, work, j):
 
 @njit(**INNER)
 def _pass_on(layout, lanes, work, j, at):
-    """What neuron j's terms get, to ``parts[at:]``; add what the constants of its plane come to."""
+    """What neuron j's terms get, the first of them being the block's term ``at``; add what its plane's constants
+    come to.
+    """
     first, last = layout.terms[j], layout.terms[j + 1]
     straight, bent, zero = load(work.straight, j), load(work.bent, j), spread(NONE)
     if not any_below(bent, zero):
-        for t in range(first, last):
-            store(work.parts, at + t - first, straight)
+        # All terms get the same.
+        store(work.parts, at, straight)
+        for t in range(at, at + last - first):
+            work.where[t] = at
         return
+    for t in range(at, at + last - first):
+        work.where[t] = t
     reach, rest = zero, zero
     for t in range(first, last):
         share = load(lanes.share, t)
@@ -191,6 +200,30 @@ def _pass_on(layout, lanes, work, j, at):
     store(work.steep, j, where_negative(zero - above, spread(ONE), zero))
     store(work.lifts, j, where_negative(bent, lift, load(work.lifts, j)))
     store(work.value, 0, load(work.value, 0) + bent * lift)
+
+
+@njit(**INNER)
+def _sum(values, which, weights, first, last):
+    """Of ``weights[e] * values[which[e]]``: two sums side by side, as an addition waits for the one before it."""
+    even, odd = spread(NONE), spread(NONE)
+    for e in range(first, last - 1, 2):
+        even = even + load(values, which[e]) * spread(weights[e])
+        odd = odd + load(values, which[e + 1]) * spread(weights[e + 1])
+    if (last - first) % 2:
+        even = even + load(values, which[last - 1]) * spread(weights[last - 1])
+    return even + odd
+
+
+@njit(**INNER)
+def _sum_of_parts(work, which, weights, first, last):
+    """The same of ``work.parts``, where ``work.where`` says that they lie."""
+    even, odd = spread(NONE), spread(NONE)
+    for e in range(first, last - 1, 2):
+        even = even + load(work.parts, work.where[which[e]]) * spread(weights[e])
+        odd = odd + load(work.parts, work.where[which[e + 1]]) * spread(weights[e + 1])
+    if (last - first) % 2:
+        even = even + load(work.parts, work.where[which[last - 1]]) * spread(weights[last - 1])
+    return even + odd
 
 
 @njit(**INNER)
@@ -211,10 +244,8 @@ def _backward(layout, lanes, work):
             _pass_on(layout, lanes, work, j, at)
             at += layout.terms[j + 1] - layout.terms[j]
         for c in range(layout.touched[b], layout.touched[b + 1]):
-            total = load(row, layout.met[c])
-            for e in range(layout.reads[c], layout.reads[c + 1]):
-                total = total + load(work.parts, layout.part[e]) * spread(layout.pushed[e])
-            store(row, layout.met[c], total)
+            met, first, last = layout.met[c], layout.reads[c], layout.reads[c + 1]
+            store(row, met, load(row, met) + _sum_of_parts(work, layout.part, layout.pushed, first, last))
     # A line is chosen by what those before it have left of the input's coefficient.
     for k in range(layout.blocks[0] - 1, -1, -1):
         j = layout.order[k]
@@ -290,8 +321,7 @@ def _forward(layout, lanes, work, correction):
             total = total * bent * bent * spread(np.float32(1) / np.float32(last - first))
             store(work.share_squares, j, mean * spread(DECAY) + total * spread(REST))
         else:
-            for e in range(layout.entries[first], layout.entries[last]):
-                z = z + load(work.point, layout.columns[e]) * spread(layout.weights[e])
+            z = z + _sum(work.point, layout.columns, layout.weights, layout.entries[first], layout.entries[last])
         store(work.pre, j, z)
         value = where_negative(bent, plane, load(work.lines, j) * z) + load(work.lifts, j)
         if layout.own[j] >= 0:
