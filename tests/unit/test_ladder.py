@@ -53,6 +53,17 @@ def test_the_ladder_goes_up_by_a_factor():
     assert ladder.next(0.1025, TOLERANCE, 1000.0)[0] == 0.1025
 
 
+def test_a_goal_within_reach_is_taken_past_a_smaller_ball_that_was_given_up():
+    held, begun = ((0.101, 4.0), (0.102, 13.0)), Failed(0.1025, 5.0, False)
+    ladder = Ladder(0.102, held, begun)
+    radius, seconds = ladder.next(0.1027, TOLERANCE, 70.0)
+    assert radius == 0.1027
+    assert seconds == pytest.approx(PATIENCE * ladder.seconds(0.1027))
+    # Out of reach it is not, for want of time or because it is expected to take too much longer than the last one.
+    assert ladder.next(0.1027, TOLERANCE, 10.0)[0] <= 0.1025
+    assert ladder.next(0.1050, TOLERANCE, 1000.0)[0] <= 0.1025
+
+
 def test_the_last_seconds_go_to_the_goal():
     ladder = Ladder(0.102, ((0.101, 1.0), (0.102, 4.0)), Failed(0.105, 30.0, False))
     assert ladder.next(0.11, TOLERANCE, 1.0) == (0.105, 1.0)

@@ -99,7 +99,11 @@ class Ladder:
             return (self.known + self.failed.radius) / 2 if room else self.failed.radius, left
         if self.failed is not None and self.failed.radius <= goal and PROMISING * self.failed.remaining < left:
             return self.failed.radius, max(FIRST_TRY, STRETCH * left)
-        radius = self._within(min(LAST * left, GROWTH * self.held[-1][1]), most)
+        reach = min(LAST * left, GROWTH * self.held[-1][1])
+        if most < goal and (self.seconds(goal) or 0.0) <= reach:
+            # Given up for its time, a smaller ball is no reason to stop short of a goal that is within reach now.
+            return goal, PATIENCE * max(1.0, self.seconds(goal) or 0.0)
+        radius = self._within(reach, most)
         if radius - self.known < SMALLEST_STEP * tolerance:
             return most, left
         return radius, PATIENCE * max(1.0, self.left(radius))
