@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from verifier.radius.ladder import FIRST_TRY, GROWTH, PATIENCE, Failed, Ladder
+from verifier.radius.ladder import FIRST_TRY, GROWTH, PATIENCE, SMALLEST_STEP, Failed, Ladder
 
 TOLERANCE = 1e-3
 
@@ -62,6 +62,28 @@ def test_a_goal_within_reach_is_taken_past_a_smaller_ball_that_was_given_up():
     # Out of reach it is not, for want of time or because it is expected to take too much longer than the last one.
     assert ladder.next(0.1027, TOLERANCE, 10.0)[0] <= 0.1025
     assert ladder.next(0.1050, TOLERANCE, 1000.0)[0] <= 0.1025
+
+
+def test_a_step_that_spares_less_than_half_is_left_out():
+    ladder = Ladder(0.102, ((0.101, 1.0), (0.102, 4.0)), None)
+    assert ladder.seconds(0.1032) == pytest.approx(
+        4.0 * 4.0**1.2
+    )  # more than GROWTH times as long, less than twice that
+    assert ladder.next(0.1032, TOLERANCE, 1000.0)[0] == 0.1032
+
+
+def test_early_promises_are_not_trusted():
+    held = ((0.101, 1.0), (0.102, 4.0))
+    early, late = (Failed(0.105, spent, False, remaining=20.0, closed=0.6) for spent in (2.0, 30.0))
+    assert Ladder(0.102, held, early).next(0.11, TOLERANCE, 100.0)[0] < 0.105
+    assert Ladder(0.102, held, late).next(0.11, TOLERANCE, 100.0)[0] == 0.105
+
+
+def test_a_ball_hardly_smaller_than_one_that_was_begun_is_not_begun():
+    held = ((0.101, 1.0), (0.102, 4.0))
+    for share in (0.0, 0.5, 0.9, 0.99):
+        radius, _ = Ladder(0.102, held, Failed(0.1035, 90.0, False, closed=share)).next(0.11, TOLERANCE, 300.0)
+        assert radius == 0.1035 or radius <= 0.1035 - SMALLEST_STEP * TOLERANCE
 
 
 def test_the_last_seconds_go_to_the_goal():

@@ -53,6 +53,21 @@ FINISHED, ACCEPTED = 0.98, 0.9
 """How near to the nearest counterexample, in tolerances, the goal is; one begun stays the goal up to the second."""
 
 
+@dataclass(frozen=True)
+class Inherited:
+    """What a ball need not do, as larger ones have done it.  seconds: that this took there.  share: of the ball."""
+
+    seconds: float = 0.0
+    share: float = 0.0
+
+    def whole(self, own: float) -> float:
+        """The seconds that the ball would have taken alone, given its own.
+
+        No more than have been spent; much less where a larger ball has taken long over what is easy in this one.
+        """
+        return min(self.seconds + own, own / max(1 - self.share, 1e-9))
+
+
 @dataclass
 class Balls:
     """Searches by the radius of their balls; only those between the two numbers of the record are kept.
@@ -69,7 +84,7 @@ class Balls:
     unsuitable: bool = False
     starts: Array = field(default_factory=lambda: np.zeros((0, 0)))
     _margins: Array = field(default_factory=lambda: np.zeros(0))
-    _inherited: dict[float, float] = field(default_factory=dict)
+    _inherited: dict[float, Inherited] = field(default_factory=dict)
     _searched: float = 0.0
     _attacked: float = 0.0
 
@@ -88,7 +103,7 @@ class Balls:
             if search is None:
                 self.unsuitable = True
                 return False
-            self._inherited[radius] = self._spent(radius)
+            self._inherited[radius] = self._inheritance(radius)
             self.searches[radius] = search
             if turn.expired:
                 turn = deadline.within(seconds)
@@ -101,7 +116,7 @@ class Balls:
         if closed:
             # Not cut at the nearest counterexample: one inside the ball is a contradiction, which is raised.
             record.raise_to(math.nextafter(radius, 0.0), STAGE)
-            self.held.append((radius, self._inherited.get(radius, 0.0) + search.seconds))
+            self.held.append((radius, self._inherited[radius].whole(search.seconds)))
         self.forget()
         return closed
 
@@ -119,9 +134,9 @@ class Balls:
         radius = min(self.searches, default=None)
         failed = None
         if radius is not None:
-            search = self.searches[radius]
-            seconds = self._inherited[radius] + search.seconds
-            failed = Failed(radius, seconds, search.stuck, search.remaining, search.closed_share)
+            search, inherited = self.searches[radius], self._inherited[radius]
+            spent = inherited.seconds + search.seconds
+            failed = Failed(radius, spent, search.stuck, search.remaining, search.closed_share)
         return Ladder(self.record.certified, tuple(self.held), failed)
 
     def search(self, radius: float, deadline: Deadline) -> HullSplitting | None:
@@ -148,13 +163,13 @@ class Balls:
         larger = self._larger(radius)
         return None if larger is None else self.searches[larger].leaves
 
-    def _spent(self, radius: float) -> float:
-        """The seconds that went into what it has closed, as far as it has."""
+    def _inheritance(self, radius: float) -> Inherited:
         larger = self._larger(radius)
         if larger is None:
-            return 0.0
-        search = self.searches[larger]
-        return self._inherited[larger] + search.closed_share * search.seconds
+            return Inherited()
+        search, before = self.searches[larger], self._inherited[larger]
+        seconds = before.seconds + search.closed_share * search.seconds
+        return Inherited(seconds, _share(before.share, search.closed_share))
 
     def _attack(self, points: Array) -> None:
         """From the solution of a relaxation where the network is nearest to wrong, as long as there is time for it."""
@@ -205,6 +220,11 @@ def decide_balls(
             share = ATTACK_SHARE if record.adversarial < nearest else share / 2
             continue
         balls.decide(radius, seconds, deadline)
+
+
+def _share(before: float, of_the_rest: float) -> float:
+    """What is closed of a whole, if so much was before and so much is of what was left."""
+    return 1 - (1 - before) * (1 - of_the_rest)
 
 
 def _goal(balls: Balls, tolerance: float) -> float:

@@ -18,12 +18,17 @@ EASY = 0.5
 """Seconds of search up to which a ball says nothing about the next one."""
 GROWTH = 3.0
 """How much longer than the last ball the next one is expected to take."""
+SKIPPED = 2.0
+"""A ball that is expected to take up to so many steps of that kind is taken at once, without the step before."""
 PATIENCE = 2.0
 """How much longer than expected a ball may take until it is given up for a smaller one."""
 UNDECIDED = 4.0
 """How many times what has been spent on a ball in vain it is expected to take."""
 PROMISING = 1.5
 """A ball that was begun is gone on with as long as so many times what it seems to need still is left."""
+TRUST = 4.0
+"""That counts while PROMISING times what it seems to need is below so many times what has been spent: what is easy is
+closed first, so promises made early are not kept."""
 STRETCH = 0.12
 """Of what is left, after which it is judged anew."""
 LAST = 0.7
@@ -49,6 +54,11 @@ class Failed:
     stuck: bool
     remaining: float = math.inf
     closed: float = 0.0
+
+    @property
+    def promised(self) -> float:
+        """The same where it is to be trusted, or else infinity."""
+        return self.remaining if PROMISING * self.remaining < TRUST * self.seconds else math.inf
 
 
 @dataclass(frozen=True)
@@ -77,13 +87,11 @@ class Ladder:
         return long * math.exp(min(max(rate, 0.0) * (radius - far), STEEPEST))
 
     def left(self, radius: float) -> float:
-        """The same without what a larger ball has done already; 0 where there is nothing to go by."""
-        seconds = self.seconds(radius) or 0.0
-        if self.failed is None:
+        """The same without what has been done already; 0 where there is nothing to go by."""
+        seconds, failed = self.seconds(radius) or 0.0, self.failed
+        if failed is None or radius > failed.radius:
             return seconds
-        if radius < self.failed.radius:
-            return (1 - self.failed.closed) * seconds
-        return min(seconds, self.failed.remaining)
+        return (1 - failed.closed) * seconds if radius < failed.radius else min(seconds, failed.promised)
 
     def next(self, goal: float, tolerance: float, left: float) -> tuple[float, float]:
         """The next ball, up to ``goal``, and the seconds for it, of those that are left."""
@@ -97,15 +105,18 @@ class Ladder:
         if self.failed is not None and self.failed.stuck:
             room = self.failed.radius - self.known > NO_ROOM / 2 * tolerance
             return (self.known + self.failed.radius) / 2 if room else self.failed.radius, left
-        if self.failed is not None and self.failed.radius <= goal and PROMISING * self.failed.remaining < left:
-            return self.failed.radius, max(FIRST_TRY, STRETCH * left)
-        reach = min(LAST * left, GROWTH * self.held[-1][1])
-        if most < goal and (self.seconds(goal) or 0.0) <= reach:
-            # Given up for its time, a smaller ball is no reason to stop short of a goal that is within reach now.
-            return goal, PATIENCE * max(1.0, self.seconds(goal) or 0.0)
-        radius = self._within(reach, most)
+        if self.failed is not None and self.failed.radius <= goal and PROMISING * self.failed.promised < left:
+            return self.failed.radius, max(FIRST_TRY, min(STRETCH * left, PATIENCE * self.failed.promised))
+        step = GROWTH * self.held[-1][1]
+        # What was given up for its time is no reason to stop short of a goal that is within reach now.
+        for ball in (goal, most):
+            if self.left(ball) <= min(LAST * left, SKIPPED * step):
+                return ball, PATIENCE * max(1.0, self.left(ball))
+        radius = self._within(min(LAST * left, step), most)
         if radius - self.known < SMALLEST_STEP * tolerance:
             return most, left
+        if most - radius < SMALLEST_STEP * tolerance:
+            radius = most
         return radius, PATIENCE * max(1.0, self.left(radius))
 
     def _within(self, seconds: float, farthest: float) -> float:
