@@ -13,7 +13,7 @@ import typer
 
 from verifier.api import load
 from verifier.options import limit_threads
-from verifier.radius.table import certified_radii
+from verifier.radius.batch import certified_radii
 
 DIGITS = Path(__file__).resolve().parent / "digits"
 

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
     from verifier.evidence.check import Replayed
     from verifier.options import Trust
     from verifier.pipeline import Options
+    from verifier.radius.batch import certified_radii
     from verifier.radius.entry import certified_radius, maximise_loss, robust
     from verifier.radius.loss import Loss
     from verifier.radius.record import Moment, Radius
-    from verifier.radius.table import RadiusTable, certified_radii
+    from verifier.radius.table import RadiusTable
     from verifier.reachability import Range, output_range
     from verifier.vnnlib import Spec, read, robustness
 
@@ -38,7 +39,7 @@ _LAZY = {
     "check_evidence": "verifier.api",
     "Replayed": "verifier.evidence.check",
     "certified_radius": "verifier.radius.entry",
-    "certified_radii": "verifier.radius.table",
+    "certified_radii": "verifier.radius.batch",
     "maximise_loss": "verifier.radius.entry",
     "robust": "verifier.radius.entry",
     "output_range": "verifier.reachability",

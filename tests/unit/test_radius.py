@@ -147,6 +147,32 @@ def test_pixels_change_together():
     assert pixels.witness.shape == x.shape
 
 
+@pytest.mark.parametrize(
+    ("shape", "pixels"),
+    [
+        ((1, 3, 2, 2), [0, 1, 2, 3] * 3),
+        ((1, 2, 2, 3), [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]),
+        ((1, 2, 3, 1), [0, 1, 2, 3, 4, 5]),
+        ((1, 2, 2, 2), [0, 1, 2, 3] * 2),
+    ],
+)
+def test_channels_lie_first_or_last(shape, pixels):
+    n = math.prod(shape)
+    nodes = [(Input(shape), ()), (Reshape((1, n)), (0,)), (Linear(torch.ones(2, n).double(), torch.zeros(2)), (1,))]
+    asked = question(model_of(build(nodes)), np.full(n, 0.5), norm="l0", group="pixel")
+    assert asked.ball.groups.tolist() == pixels
+
+
+def test_channels_that_may_lie_first_or_last_are_asked_for():
+    nodes = [
+        (Input((1, 3, 2, 3)), ()),
+        (Reshape((1, 18)), (0,)),
+        (Linear(torch.ones(2, 18).double(), torch.zeros(2)), (1,)),
+    ]
+    with pytest.raises(OptionError, match="first or last"):
+        question(model_of(build(nodes)), np.full(18, 0.5), norm="l0", group="pixel")
+
+
 @pytest.mark.parametrize(("norm", "number"), [("linf", 2), ("l1", 2), ("l2", 2), ("l0", 4)])
 def test_history_only_closes_in_and_any_stop_is_valid(digits, norm, number):
     model, images, labels = digits

@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 import verifier
 from package_map import ROOT
+from support.watches import EXIT_CODE, DieOnce
 from verifier.cli import app
-from verifier.errors import OptionError, OutputPathError
-from verifier.radius.table import COLUMNS
+from verifier.errors import InputError, OptionError, OutputPathError, SoundnessError
+from verifier.radius import batch, entry
+from verifier.radius.rows import COLUMNS
 
 MODEL = ROOT / "benchmarks" / "digits" / "onnx" / "mlp.onnx"
 DATA = ROOT / "benchmarks" / "digits" / "images.npz"
@@ -96,6 +98,110 @@ def test_ctrl_c_keeps_what_is_known(images):
     assert table[3].adversarial == math.inf
 
 
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_that_is_cut_off_leaves_its_rows_and_goes_on(images, tmp_path):
+    inputs, labels = images
+    path = tmp_path / "radii.csv"
+    seen = []
+
+    def stop(place, found):
+        seen.append([row["index"] for row in rows_of(path)])
+        if place == 1:
+            raise RuntimeError("as a kill would")
+
+    with pytest.raises(RuntimeError):
+        verifier.certified_radii(MODEL, inputs, labels, norm="l0", csv=path, each=stop)
+    assert seen == [["0"], ["0", "1"]]
+    path.write_text(path.read_text() + "2,7,7,Tr")  # cut off in the middle of a row
+
+    known = verifier.RadiusTable.read_csv(path)
+    assert known.indices == (0, 1)
+    ran = []
+    table = verifier.certified_radii(
+        MODEL, inputs[:3], labels[:3], norm="l0", csv=path, known=known, each=lambda place, found: ran.append(place)
+    )
+    assert ran == [2]
+    whole = verifier.certified_radii(MODEL, inputs[:3], labels[:3], norm="l0")
+    assert [(f.certified, f.adversarial) for f in table] == [(f.certified, f.adversarial) for f in whole]
+    # Another part of the data set adds to the file.
+    verifier.certified_radii(
+        MODEL, inputs[3:], labels[3:], indices=[3], norm="l0", csv=path, known=verifier.RadiusTable.read_csv(path)
+    )
+    assert [row["index"] for row in rows_of(path)] == ["0", "1", "2", "3"]
+
+
+def test_rows_that_answer_another_question_are_refused(table, images, tmp_path):
+    table.to_csv(tmp_path / "radii.csv")
+    known = verifier.RadiusTable.read_csv(tmp_path / "radii.csv")
+    assert known.records == table.records
+    inputs, labels = images
+    for arguments in ({"norm": "l1"}, {"norm": "l0", "labels": labels}):
+        with pytest.raises(OptionError, match=r"input 1[01] answers another question"):
+            verifier.certified_radii(MODEL, inputs, **{"indices": [10, 11, 12, 13], "known": known, **arguments})
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", f"{','.join(COLUMNS)}\n1,2,x\n"])
+def test_a_file_that_is_no_table_of_radii(text, tmp_path):
+    (tmp_path / "radii.csv").write_text(text)
+    with pytest.raises(InputError, match="table of radii"):
+        verifier.RadiusTable.read_csv(tmp_path / "radii.csv")
+
+
+def test_a_process_that_dies_costs_one_input(images, tmp_path):
+    inputs, labels = images
+    path = tmp_path / "radii.csv"
+    table = verifier.certified_radii(
+        MODEL, inputs, labels, norm="l0", timeout=30, jobs=2, watch=DieOnce(tmp_path / "died"), csv=path
+    )
+    (lost,) = [k for k, found in enumerate(table) if not found.closed]
+    assert f"exit code {EXIT_CODE}" in table[lost].reason
+    assert (table[lost].certified, table[lost].adversarial) == (0, math.inf)
+    assert len(table.defects) == 1
+    # Those that have a result are not run again.
+    ran = []
+    again = verifier.certified_radii(
+        MODEL, inputs, labels, norm="l0", known=verifier.RadiusTable.read_csv(path), each=lambda k, found: ran.append(k)
+    )
+    assert ran == [lost]
+    assert all(found.closed for found in again)
+
+
+def test_a_defect_costs_one_input(images, monkeypatch):
+    inputs, labels = images
+
+    def flawed(model, x, label, **options):
+        if (x == inputs[1]).all():
+            raise SoundnessError("two numbers\ncontradict each other")
+        return entry.certified_radius(model, x, label, **options)
+
+    monkeypatch.setattr(batch, "certified_radius", flawed)
+    table = verifier.certified_radii(MODEL, inputs, labels, norm="l0", timeout=30)
+    assert [found.closed for found in table] == [True, False, True, True]
+    assert table[1].reason == "failed: SoundnessError: two numbers contradict each other"
+    assert "input 1:" in table.defects[0]
+    assert "in flawed" in table.defects[0]
+    result = run(MODEL, DATA, "--index", "0:3", "--norm", "l0")
+    assert result.exit_code == 1
+    assert "Traceback" in result.stderr
+    assert "3 inputs, 0 misclassified, gap closed on 2" in result.stdout
+
+
+def test_a_question_that_is_refused_is_refused_at_once(images):
+    inputs, labels = images
+    wrong = inputs.copy()
+    wrong[3, 0] = 2.0
+    seen = []
+    with pytest.raises(OptionError, match=r"input 3: value 0 of the input, 2, lies outside"):
+        verifier.certified_radii(MODEL, wrong, labels, norm="l0", each=lambda *found: seen.append(found))
+    with pytest.raises(TypeError, match="epsilon"):
+        verifier.certified_radii(MODEL, inputs, labels, epsilon=0.1, each=lambda *found: seen.append(found))
+    assert not seen
+
+
 def test_what_does_not_fit_is_refused(images):
     inputs, labels = images
     for arguments, words in (
@@ -158,6 +264,19 @@ def test_command_refuses_in_one_sentence(arguments, words):
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert result.stderr.startswith("error: ")
+
+
+def test_command_goes_on_with_a_file(tmp_path):
+    path = tmp_path / "out.csv"
+    first = run(MODEL, DATA, "--index", "0:2", "--norm", "l0", "--csv", path, "--resume")
+    assert first.exit_code == 0, first.stderr
+    second = run(MODEL, DATA, "--index", "1:3", "--norm", "l0", "--csv", path, "--resume")
+    assert second.exit_code == 0, second.stderr
+    assert [line.split()[0] for line in second.stdout.splitlines()[1:-2]] == ["2"]
+    assert [row["index"] for row in rows_of(path)] == ["0", "1", "2"]
+    refused = run(MODEL, DATA, "--index", "0", "--resume")
+    assert refused.exit_code == 2
+    assert "--csv" in refused.stderr
 
 
 def test_command_refuses_an_unknown_ending_of_a_plot(tmp_path):

@@ -36,7 +36,8 @@ def radius(
     jobs: Annotated[int, typer.Option(help="Processes that share the inputs.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads, where jobs is 1.")] = 1,
     seed: Annotated[int, typer.Option(help="Makes a run repeatable.")] = 0,
-    csv: Annotated[Path | None, typer.Option(help="Write one row per input.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write one row per input, as they come.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Keep the rows of the CSV file; run the others.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw accuracy against distance: .png, .pdf or .svg.")] = None,
 ) -> None:
     """How far from each input of DATA is the nearest one that MODEL classifies otherwise?
@@ -56,9 +57,9 @@ def radius(
             "group": group,
             "seed": seed,
         }
-        table = _run(model, data, index, labels, label_column, timeout, jobs, threads, options)
+        known = _known(csv, resume)
+        table = _run(model, data, index, labels, label_column, timeout, jobs, threads, csv, known, options)
         if csv is not None:
-            table.to_csv(csv)
             typer.echo(f"table: {csv}")
         if plot is not None:
             _plot(table, plot)
@@ -66,7 +67,20 @@ def radius(
     except InputError as error:
         typer.echo(f"error: {' '.join(str(error).split())}", err=True)
         raise typer.Exit(2) from None
-    raise typer.Exit(130 if any("interrupted" in found.reason for found in table) else 0)
+    for defect in table.defects:
+        typer.echo(defect, err=True)
+    interrupted = any("interrupted" in found.reason for found in table)
+    raise typer.Exit(1 if table.defects else 130 if interrupted else 0)
+
+
+def _known(csv: Path | None, resume: bool) -> RadiusTable | None:
+    from verifier.radius.table import RadiusTable
+
+    if not resume:
+        return None
+    if csv is None:
+        raise OptionError("--resume goes on with the rows of a CSV file; name it with --csv")
+    return RadiusTable.read_csv(csv) if csv.exists() else None
 
 
 def _run(
@@ -78,12 +92,14 @@ def _run(
     timeout: float,
     jobs: int,
     threads: int,
+    csv: Path | None,
+    known: RadiusTable | None,
     options: dict[str, Any],
 ) -> RadiusTable:
     from verifier.datasets import read_data
     from verifier.model.read import load
     from verifier.options import limit_threads
-    from verifier.radius.table import certified_radii
+    from verifier.radius.batch import certified_radii
 
     limit_threads(threads)
     network = load(model)
@@ -103,6 +119,8 @@ def _run(
         jobs=jobs,
         progress=sys.stderr.isatty(),
         each=show,
+        csv=csv,
+        known=known,
         **options,
     )
     typer.echo(_summary(table))

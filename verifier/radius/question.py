@@ -20,6 +20,8 @@ from verifier.errors import OptionError
 from verifier.model.read import Model
 
 Array = NDArray[np.float64]
+CHANNELS = (1, 3, 4)
+"""How many channels pictures have."""
 Bounds = tuple[ArrayLike, ArrayLike] | None
 
 FARTHEST = 1e6
@@ -203,12 +205,23 @@ def _groups(group: str | ArrayLike | None, n: int, input_shape: tuple[int, ...])
                 f"the model's input of shape {input_shape} has no channels, so a pixel is an input; leave group out, "
                 "or give one group number per input"
             )
-        height, width = input_shape[-2:]
-        return np.tile(np.arange(height * width, dtype=np.int64), n // (height * width))
+        return _pixels(input_shape)
     numbers = np.asarray(group)
     if numbers.size != n or not np.issubdtype(numbers.dtype, np.integer):
         raise OptionError(f"group must hold one whole number for each of the {n} inputs")
     return np.unique(numbers.ravel(), return_inverse=True)[1].astype(np.int64)
+
+
+def _pixels(input_shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The pixel of every input; channels lie first, as ONNX has it, unless only the last axis can be theirs."""
+    *_, first, middle, last = input_shape
+    if first in CHANNELS and last in CHANNELS and first > 1 < last:
+        raise OptionError(
+            f"an input of shape {input_shape} may have its channels first or last; give one group number per input"
+        )
+    channels_last = last in CHANNELS and first not in CHANNELS
+    numbers = np.arange(math.prod(input_shape), dtype=np.int64)
+    return numbers // last if channels_last else numbers % (middle * last)
 
 
 def _weights(weights: ArrayLike, count: int, what: str) -> Array:

@@ -31,3 +31,12 @@ def write_whole(path: Path, text: str) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise OutputPathError(f"{path} cannot be written: {error.strerror or error}; choose another place") from None
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add to the end of a file, at once.  Raises OutputPathError."""
+    try:
+        with path.open("a") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputPathError(f"{path} cannot be written: {error.strerror or error}; choose another place") from None
