@@ -81,3 +81,21 @@ def test_radius_is_the_distance(seed: int) -> None:
 def test_radius_is_the_distance_on_many(first: int) -> None:
     for seed in range(first, first + 20):
         agree(seed)
+
+
+@pytest.mark.parametrize("first", range(0, 40, 10))
+def test_costs_of_changed_inputs_need_not_be_whole(first: int) -> None:
+    for seed in range(first, first + 10):
+        rng, model, x = random_case(seed)
+        # Sums of these tie, and are rounded.
+        weights = rng.choice([0.1, 0.2, 0.3, 0.7, 1.5], len(x))
+        asked = question(model, x, norm="l0", weights=weights)
+        found = certify(asked, Deadline.after(60), RadiusOptions(tolerance=CLOSE))
+        true = true_distance(asked, weights)
+        assert found.certified <= true <= found.adversarial * (1 + 1e-12)
+        if np.isinf(true):
+            assert found.certified == np.inf
+        else:
+            assert found.closed
+            assert found.adversarial == pytest.approx(true, rel=1e-12)
+            assert true - found.certified <= CLOSE

@@ -29,6 +29,7 @@ from verifier.radius.certify import RadiusOptions, certify
 from verifier.radius.incumbent import Incumbent
 from verifier.radius.question import question
 from verifier.radius.record import Record
+from verifier.verdict import Verdict
 
 DIGITS = ROOT / "benchmarks" / "digits"
 
@@ -145,6 +146,26 @@ def test_pixels_change_together():
     for found, sizes in ((single, gains), (pixels, gains.reshape(2, 4).sum(0))):
         assert found.adversarial == np.argmax(np.cumsum(np.sort(sizes)[::-1]) >= 2) + 1
     assert pixels.witness.shape == x.shape
+
+
+def test_between_two_counts_lies_no_distance(digits):
+    model, images, labels = digits
+    found = verifier.certified_radius(model, images[0], int(labels[0]), norm="l0")
+    assert found.adversarial == found.certified + 1 > 1
+    for epsilon, verdict in ((found.certified + 0.5, Verdict.UNSAT), (found.adversarial + 0.5, Verdict.SAT)):
+        answer = verifier.robust(model, images[0], int(labels[0]), epsilon=epsilon, norm="l0")
+        assert answer.verdict is verdict
+
+
+def test_counts_of_fractional_weights_are_not_whole(digits):
+    model, images, labels = digits
+    for weight, step in ((1.5, 0.0), (2.0, 1.0)):
+        found = verifier.certified_radius(
+            model, images[0], int(labels[0]), norm="l0", weights=np.full(64, weight), timeout=20
+        )
+        assert found.step == step
+        assert found.closed
+        assert found.gap == max(0.0, found.adversarial - found.certified - step)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from support.watches import EXIT_CODE, DieOnce
 from verifier.cli import app
 from verifier.errors import InputError, OptionError, OutputPathError, SoundnessError
 from verifier.radius import batch, entry
+from verifier.radius.record import Radius
 from verifier.radius.rows import COLUMNS
+from verifier.verdict import EvidenceLevel
 
 MODEL = ROOT / "benchmarks" / "digits" / "onnx" / "mlp.onnx"
 DATA = ROOT / "benchmarks" / "digits" / "images.npz"
@@ -69,6 +71,17 @@ def test_accuracy_curves(table):
     right = [found for found in table if found.adversarial > 0]
     assert certified[2] == sum(found.certified >= 1 for found in right) / 4
     assert adversarial[2] == sum(found.adversarial > 1 for found in right) / 4
+
+
+def test_whole_distances_leave_nothing_open_between_them(table):
+    assert all(found.closed for found in table)
+    certified, adversarial = table.accuracy(np.linspace(0, 6, 61))
+    assert np.array_equal(certified, adversarial)
+    weighted = Radius(1.0, 2.0, None, 0, 1, "l0", EvidenceLevel.RIGOROUS, "the time ran out", 0.0, ())
+    assert weighted.gap == 1.0  # weights such as 1.5 allow a distance in between
+    certified, adversarial = verifier.RadiusTable((0,), (0,), (weighted,)).accuracy([1.0, 1.5, 2.0])
+    assert certified.tolist() == [1, 0, 0]
+    assert adversarial.tolist() == [1, 1, 0]
 
 
 def test_processes_give_the_same(images):

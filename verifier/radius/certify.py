@@ -97,6 +97,7 @@ def answer(question: Question, record: Record, deadline: Deadline, options: Radi
         "",
         record.seconds,
         tuple(record.history),
+        1.0 if question.counts else 0.0,
     )
     if found.gap <= options.tolerance:
         return found

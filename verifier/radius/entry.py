@@ -91,8 +91,9 @@ def robust(
     asked = question(network, x, label, target, norm, bounds, weights, fixed, group)
     if asked.ball.norm is Norm.LINF:
         return solve(box_query(asked, epsilon), deadline, options)
-    settings = RadiusOptions(tolerance=1e-9, within=float(epsilon), seed=options.seed if options else 0)
-    return _decision(asked, certify(asked, deadline, settings), float(epsilon))
+    reach = float(np.floor(epsilon) if asked.counts else epsilon)
+    settings = RadiusOptions(tolerance=1e-9, within=reach, seed=options.seed if options else 0)
+    return _decision(asked, certify(asked, deadline, settings), reach)
 
 
 def maximise_loss(

@@ -31,21 +31,24 @@ from verifier.search.regions import RegionSearch
 Array = NDArray[np.float64]
 
 ASCENT = AscentOptions(iterations=8)
+ROUNDING, SLACK = 1e-12, 1e-9
+"""Of a budget: what is left of it is larger by the first, as sums of costs are rounded; a budget below the nearest
+counterexample keeps the second away from it.
+"""
 
 
 def count(question: Question, record: Record, deadline: Deadline, within: float = math.inf) -> None:
     """Raise what is certified until it meets the nearest counterexample or the deadline passes."""
     weights = question.ball.weights
     total = float(weights.sum())
-    whole = bool((weights == weights.round()).all())
     while not deadline.expired and record.certified < within and not record.adversarial <= within < math.inf:
-        if whole:
+        if question.counts:
             budget = record.certified + 1
             if budget >= record.adversarial:
                 return
         else:
             step = max(float(weights.min()), (min(record.adversarial, total) - record.certified) / 4)
-            budget = min(record.certified + step, math.nextafter(record.adversarial, 0))
+            budget = min(record.certified + step, record.adversarial * (1 - SLACK))
             if budget <= record.certified:
                 return
         budget = min(budget, total)
@@ -89,8 +92,8 @@ class GroupSearch:
             if self._deadline.expired or stop():
                 return False
             free, fixed = stack.pop()
-            rest = max(budget - float(whole.weights[free].sum()), 0.0)
-            fixed = fixed | (~free & (whole.weights > rest * (1 + 1e-12)))
+            rest = max(budget - float(whole.weights[free].sum()), 0.0) + ROUNDING * budget
+            fixed = fixed | (~free & (whole.weights > rest))
             ball = _part(whole, free, fixed, rest)
             if bool((free | fixed).all()):
                 clean &= self._decided(ball)

@@ -63,6 +63,12 @@ class Question:
                 outputs[d, 0, self.label], outputs[d, 0, target] = 1.0, -1.0
         return Rows(outputs, None, torch.zeros(outputs.shape[:2], dtype=torch.float64))
 
+    @property
+    def counts(self) -> bool:
+        """Whether all distances are whole numbers: in l0, with whole weights."""
+        weights = self.ball.weights
+        return self.ball.norm is Norm.L0 and bool((weights == weights.round()).all())
+
     def margin(self, outputs: Array) -> Array:
         """How far from being a counterexample; <= 0 where it is one.  outputs: [..., n_outputs], result [...]."""
         if self.joint:

@@ -39,6 +39,7 @@ class Radius:
     level: on what ``certified`` rests.
     reason: why the gap is open, "" where it is within the tolerance.
     history: what was known when; ``certified`` never falls in it and ``adversarial`` never rises.
+    step: 1 where all distances are whole numbers, as in l0 with whole weights, otherwise 0.
     """
 
     certified: float
@@ -51,19 +52,18 @@ class Radius:
     reason: str
     seconds: float
     history: tuple[Moment, ...]
+    step: float = 0.0
 
     @property
     def gap(self) -> float:
         """How far apart the two are; 0 where both are infinite.
 
-        In the norm l0 with whole distances, where one changed input more is the next distance there is, adjacent
-        numbers leave nothing open: ``certified`` 2 and ``adversarial`` 3 have a gap of 0.
+        Where distances are whole numbers, adjacent ones leave nothing open: ``certified`` 2 and ``adversarial`` 3 have
+        a gap of 0.
         """
         if self.certified == self.adversarial:
             return 0.0
-        width = self.adversarial - self.certified
-        whole = self.norm == "l0" and float(self.adversarial).is_integer() and float(self.certified).is_integer()
-        return max(0.0, width - 1.0) if whole else width
+        return max(0.0, self.adversarial - self.certified - self.step)
 
     @property
     def closed(self) -> bool:

@@ -67,7 +67,8 @@ def read_rows(path: str | Path) -> dict[int, tuple[int, Radius]]:
 
 def _radius(row: dict[str, str]) -> Radius:
     winner = int(row["witness_class"]) if row["witness_class"] else None
+    certified, adversarial, gap = (float(row[name]) for name in ("certified", "adversarial", "gap"))
     return Radius(
-        float(row["certified"]), float(row["adversarial"]), None, int(row["label"]), winner, row["norm"],
-        EvidenceLevel(row["level"]), row["reason"], float(row["seconds"]), (),
+        certified, adversarial, None, int(row["label"]), winner, row["norm"], EvidenceLevel(row["level"]),
+        row["reason"], float(row["seconds"]), (), 1.0 if gap < adversarial - certified else 0.0,
     )  # fmt: skip

@@ -77,7 +77,10 @@ class RadiusTable:
         Certified: no counterexample within the distance (misclassified inputs have one at 0).  Adversarial: none is
         known there, an upper bound on the robust accuracy.  What lies between the two is undecided.
         """
+        steps = np.array([r.step for r in self.radii])
         distances = np.asarray(epsilons, np.float64)[..., None]
+        # Where distances are whole numbers, there is nothing between them.
+        distances = np.where(steps > 0, np.floor(distances), distances)
         right = np.array([p == r.label and r.adversarial > 0 for p, r in zip(self.predicted, self.radii, strict=True)])
         certified = np.array([r.certified for r in self.radii])
         adversarial = np.array([r.adversarial for r in self.radii])
