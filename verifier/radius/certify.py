@@ -1,7 +1,7 @@
 """The distance of the nearest counterexample, from both sides, at any time.
 
-    attack     the nearest counterexample that projections on linearised boundaries find (``fab``), and for linf the
-               gradient attack within ever smaller boxes (``descent``); onnxruntime confirms every one
+    attack     the nearest counterexample that projections on linearised boundaries find (``fab``), and for linf, after
+               a first turn of branching, descents in ever smaller boxes (``descent``); onnxruntime confirms every one
     crown      the largest ball that plain CROWN certifies, by bisection
     branch     best-first branch and bound on ReLU phases inside the ball of the nearest counterexample; the bound of a
                region is the distance at which its linear relaxation first allows one, so one search serves all radii,
@@ -50,7 +50,8 @@ POLISH = FabOptions(steps=3, restarts=0)
 class RadiusOptions:
     """tolerance: how far apart the two numbers may stay; for l0, whose distances are whole numbers, without effect.
 
-    attack_share: of the time, at most, for the first attacks.  bisections: with plain CROWN.
+    attack_share: of the time, at most, for the first attacks, and again for the first descents of linf.
+    bisections: with plain CROWN.
     first_turn: seconds of branching before the first attack in between; every turn is twice as long as the one before.
     pause: length of an attack against the turn before it.  refocus: bounds are made anew for a ball this much smaller.
     ball_share: of the time left after a first turn, for the decision of balls in linf.
@@ -133,11 +134,8 @@ def _attack(
     incumbent = record.incumbent
     fab(question, incumbent, deadline, options.fab, generator)
     record.see("attack")
-    if question.ball.norm is not Norm.LINF:
-        return
-    if not math.isfinite(incumbent.distance) and not question.joint:
+    if question.ball.norm is Norm.LINF and not math.isfinite(incumbent.distance) and not question.joint:
         _shrink(question, record, deadline, options.seed, waves=2)
-    descend(question, incumbent, deadline, generator, options.descent, lambda: record.see("attack"))
 
 
 def _shrink(question: Question, record: Record, deadline: Deadline, seed: int, waves: int) -> None:
@@ -179,7 +177,7 @@ def box_query(question: Question, radius: float) -> Query:
 
 def _crown(question: Question, record: Record, deadline: Deadline, options: RadiusOptions) -> None:
     """Balls that CROWN certifies; one that it does not still tells how far inside a counterexample is first allowed."""
-    low, high = 0.0, _most(question, record, options)
+    low, high = record.certified, _most(question, record, options)
     largest = question.ball.shrunk(high)
     lower, upper = largest.box()
     # Nothing lies further than the corner of the box.
@@ -255,12 +253,19 @@ def _branch(
 def _decide(
     question: Question, record: Record, deadline: Deadline, options: RadiusOptions, generator: torch.Generator
 ) -> None:
-    """Ball after ball for most of the time, after a turn of the search for the distance: that ends small networks."""
+    """Ball after ball for most of the time.  Before it a turn of the search for the distance, which is all that small
+    networks need, and descents.
+    """
     if _enough(record, options):
         return
     _Branching(question, record, _most(question, record, options), deadline, options, generator).work(
         deadline.within(options.first_turn)
     )
+    if _enough(record, options):
+        return
+    attacks = deadline.share(options.attack_share)
+    descend(question, record.incumbent, attacks, generator, options.descent, lambda: record.see("attack"))
+    _crown(question, record, deadline.share(0.1), options)
     decide_balls(
         question,
         record,
