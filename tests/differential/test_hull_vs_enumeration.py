@@ -222,6 +222,30 @@ def test_every_lane_of_an_ascent_stands_for_itself(seed):
     assert all(np.array_equal(s.multipliers.share, t.start.share) for s, t in zip(stopped, tasks, strict=True))
 
 
+@pytest.mark.parametrize("dead", [[4], [0, 2, 4], [0, 1, 2, 3, 4]])
+def test_neurons_that_read_nothing_touch_no_memory_but_their_own(dead):
+    """Pruned neurons, whose inputs are 0 but for rounding: undecided, without a single term."""
+    network = networks.dense(np.random.default_rng(1), (3, 6, 5, 2))
+    nodes = list(network.nodes)
+    weight, bias = nodes[3].operator.weight.clone(), nodes[3].operator.bias.clone()
+    weight[dead], bias[dead] = 0.0, 0.0
+    nodes[3] = Node(type(nodes[3].operator)(weight, bias), nodes[3].inputs, nodes[3].shape)
+    network = Network(tuple(nodes))
+    hull = HullAscent(program_of(network, np.full(3, -2.0), np.full(3, 2.0)))
+    layout = layout_of(hull.program)
+    assert (np.diff(layout.terms) == 0).sum() == len(dead)
+    workspace = hull.workspace()
+    guarded = np.zeros((layout.most_parts + 2, LANES), np.float32)
+    workspace = replace(workspace, work=workspace.work._replace(parts=guarded[: layout.most_parts]))
+    for row in np.eye(2):
+        hull.ascend(
+            [Task(hull.output(sign * row), np.zeros(layout.m, np.int8), hull.start()) for sign in (1.0, -1.0)],
+            workspace,
+            5,
+        )
+        assert not guarded[layout.most_parts :].any()
+
+
 @pytest.mark.parametrize("seed", range(24))
 def test_sharper_bounds_of_neurons_hold(seed):
     network, lower, upper = cases(seed)

@@ -181,6 +181,8 @@ def _pass_on(layout, lanes, work, j, at):
     """
     first, last = layout.terms[j], layout.terms[j + 1]
     straight, bent, zero = load(work.straight, j), load(work.bent, j), spread(NONE)
+    if first == last:
+        return
     if not any_below(bent, zero):
         # All terms get the same.
         store(work.parts, at, straight)
