@@ -7,6 +7,7 @@ with the engines but the operators' own matrices.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass, replace
 
@@ -35,9 +36,10 @@ def minimum_margin(network: Network, disjunct: Disjunct) -> tuple[float, Array]:
     centre = (disjunct.lower + disjunct.upper) / 2
     if not len(disjunct.constraints):
         return -np.inf, centre
-    network = network.to(torch.float64)
     best, point = np.inf, centre
-    for region in _regions(network, _Region.whole(disjunct)):
+    regions = _regions_of(network, tuple(disjunct.lower.tolist()), tuple(disjunct.upper.tolist()))
+    network = network.to(torch.float64)
+    for region in regions:
         found = region.least_margin(disjunct.constraints, len(network.nodes) - 1)
         if found is not None:
             margin = _margin(network, disjunct, found)
@@ -61,11 +63,9 @@ class _Region:
     inside: Array
 
     @classmethod
-    def whole(cls, disjunct: Disjunct) -> _Region:
-        n = len(disjunct.lower)
-        identity = (np.eye(n), np.zeros(n))
-        centre = (disjunct.lower + disjunct.upper) / 2
-        return cls(disjunct.lower, disjunct.upper, np.zeros((0, n)), np.zeros(0), (identity,), centre)
+    def whole(cls, lower: Array, upper: Array) -> _Region:
+        n = len(lower)
+        return cls(lower, upper, np.zeros((0, n)), np.zeros(0), ((np.eye(n), np.zeros(n)),), (lower + upper) / 2)
 
     def with_value(self, matrix: Array, constant: Array) -> _Region:
         return replace(self, values=(*self.values, (matrix, constant)))
@@ -121,6 +121,12 @@ class _Region:
         return list(zip(self.lower.tolist(), self.upper.tolist(), strict=True))
 
 
+@functools.lru_cache(maxsize=32)
+def _regions_of(network: Network, lower: tuple[float, ...], upper: tuple[float, ...]) -> list[_Region]:
+    """Disjuncts and norms ask about the same box again and again: networks are told apart by identity."""
+    return _regions(network.to(torch.float64), _Region.whole(np.array(lower), np.array(upper)))
+
+
 def _regions(network: Network, region: _Region) -> list[_Region]:
     """All regions on which every node is affine; they cover the box."""
     regions = [region]
@@ -174,11 +180,10 @@ def minimum_distance(network: Network, disjunct: Disjunct, centre: Array, norm: 
     """
     if norm == "l0":
         return _fewest(network, disjunct, centre, weights)
-    network = network.to(torch.float64)
     output = len(network.nodes) - 1
     found = [
         region.nearest(disjunct.constraints, output, centre, norm, weights)
-        for region in _regions(network, _Region.whole(disjunct))
+        for region in _regions_of(network, tuple(disjunct.lower.tolist()), tuple(disjunct.upper.tolist()))
     ]
     return min(found, default=np.inf)
 
