@@ -24,6 +24,7 @@ from verifier.verdict import EvidenceLevel
 
 MODEL = ROOT / "benchmarks" / "digits" / "onnx" / "mlp.onnx"
 DATA = ROOT / "benchmarks" / "digits" / "images.npz"
+OTHER = ROOT / "benchmarks" / "digits" / "onnx" / "conv.onnx"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,7 @@ def test_whole_distances_leave_nothing_open_between_them(table):
     assert np.array_equal(certified, adversarial)
     weighted = Radius(1.0, 2.0, None, 0, 1, "l0", EvidenceLevel.RIGOROUS, "the time ran out", 0.0, ())
     assert weighted.gap == 1.0  # weights such as 1.5 allow a distance in between
-    certified, adversarial = verifier.RadiusTable((0,), (0,), (weighted,)).accuracy([1.0, 1.5, 2.0])
+    certified, adversarial = verifier.RadiusTable((0,), (0,), (weighted,), ("",)).accuracy([1.0, 1.5, 2.0])
     assert certified.tolist() == [1, 0, 0]
     assert adversarial.tolist() == [1, 1, 0]
 
@@ -147,17 +148,48 @@ def test_a_run_that_is_cut_off_leaves_its_rows_and_goes_on(images, tmp_path):
     assert [row["index"] for row in rows_of(path)] == ["0", "1", "2", "3"]
 
 
-def test_rows_that_answer_another_question_are_refused(table, images, tmp_path):
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"norm": "l1"},
+        {"labels": [0, 0, 0, 0]},
+        {"target": 7},
+        {"bounds": (0, 2)},
+        {"weights": np.full(64, 2.0)},
+        {"fixed": np.arange(64) < 5},
+        {"group": np.arange(64) // 2},
+        {"tolerance": 0.5},
+        {"network": OTHER},
+        {"shift": 1 / 16},
+    ],
+    ids=lambda arguments: next(iter(arguments)),
+)
+def test_rows_that_answer_another_question_are_refused(table, images, tmp_path, arguments):
+    """Whatever is asked differently, a number that was proved for something else is not taken for an answer."""
     table.to_csv(tmp_path / "radii.csv")
     known = verifier.RadiusTable.read_csv(tmp_path / "radii.csv")
     assert known.records == table.records
-    inputs, labels = images
-    for arguments in ({"norm": "l1"}, {"norm": "l0", "labels": labels}):
-        with pytest.raises(OptionError, match=r"input 1[01] answers another question"):
-            verifier.certified_radii(MODEL, inputs, **{"indices": [10, 11, 12, 13], "known": known, **arguments})
+    inputs, labels = images[0], [found.label for found in table]
+    asked = {"network": MODEL, "norm": "l0", "labels": labels, "indices": [10, 11, 12, 13], "known": known}
+    same = verifier.certified_radii(inputs=inputs, **asked)
+    assert same.records == table.records
+    shift = arguments.get("shift", 0.0)
+    changed = {**asked, **{name: value for name, value in arguments.items() if name != "shift"}}
+    with pytest.raises(OptionError, match=r"input 1[0-3] answers another question"):
+        verifier.certified_radii(inputs=np.clip(inputs + shift, 0, 1), **changed)
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", f"{','.join(COLUMNS)}\n1,2,x\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a,b\n1,2\n",
+        f"{','.join(COLUMNS)}\n1,2,x\n",
+        # One value short, and one too many.
+        f"{','.join(COLUMNS)}\n0,0,0,True,l0,1.0,2.0,0.0,5,rigorous,0.1,ab\n",
+        f"{','.join(COLUMNS)}\n0,0,0,True,l0,1.0,2.0,0.0,5,rigorous,0.1,ab,,\n",
+    ],
+)
 def test_a_file_that_is_no_table_of_radii(text, tmp_path):
     (tmp_path / "radii.csv").write_text(text)
     with pytest.raises(InputError, match="table of radii"):

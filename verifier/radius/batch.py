@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import math
 import time
@@ -16,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from verifier.errors import OptionError
 from verifier.model.read import Model, load
+from verifier.radius.certify import RadiusOptions
 from verifier.radius.entry import certified_radius
 from verifier.radius.question import parse_norm, question
 from verifier.radius.record import Radius
@@ -27,6 +29,8 @@ from verifier.verdict import EvidenceLevel
 
 QUESTION = ("target", "norm", "bounds", "weights", "fixed", "group")
 """The options of ``certified_radius`` that say what is asked."""
+DIGITS = 16
+"""Of a question's digest, in a row."""
 
 
 def certified_radii(
@@ -67,8 +71,8 @@ def certified_radii(
     predicted = tuple(int(np.argmax(model.replay.run(x.astype(np.float32).ravel()))) for x in batch)
     wanted = predicted if labels is None else tuple(int(label) for label in labels)
     names = tuple(indices if indices is not None else range(len(batch)))
-    _ask(model, batch, wanted, names, options)
-    rows = _Rows(names, predicted, wanted, norm, known, None if csv is None else Path(csv))
+    questions = _ask(model, batch, wanted, names, options)
+    rows = _Rows(names, predicted, wanted, questions, norm, known, None if csv is None else Path(csv))
     missing = rows.missing
     with _Bar(len(missing), progress) as advance:
 
@@ -100,12 +104,14 @@ class _Rows:
         names: tuple[int, ...],
         predicted: tuple[int, ...],
         labels: tuple[int, ...],
+        questions: tuple[str, ...],
         norm: str,
         known: RadiusTable | None,
         file: Path | None,
     ) -> None:
         self._names, self._predicted, self._labels, self._norm = names, predicted, labels, norm
-        earlier = _earlier(known, names, predicted, labels, norm)
+        self._questions = questions
+        earlier = _earlier(known, dict(zip(names, questions, strict=True)))
         self._results = [earlier.get(name) for name in names]
         self._defects: list[str] = []
         records = [] if known is None else known.records
@@ -128,13 +134,14 @@ class _Rows:
             found = self._without(place, " ".join(f"failed: {type(found).__name__}: {found}".split()))
         self._results[place] = found
         if self._file is not None and self._grows:
-            append_text(self._file, csv_text([row_of(self._names[place], self._predicted[place], found)], head=False))
+            row = row_of(self._names[place], self._predicted[place], found, self._questions[place])
+            append_text(self._file, csv_text([row], head=False))
         return found
 
     def table(self) -> RadiusTable:
         """Everything, in order; so is the file then."""
         radii = tuple(found or self._without(place, "interrupted") for place, found in enumerate(self._results))
-        table = RadiusTable(self._names, self._predicted, radii, tuple(self._defects))
+        table = RadiusTable(self._names, self._predicted, radii, self._questions, tuple(self._defects))
         if self._file is not None:
             write_whole(self._file, csv_text(sorted(self._others + table.records, key=itemgetter("index"))))
         return table
@@ -184,35 +191,38 @@ def _attempt(model: Model, x: np.ndarray, label: int, timeout: float, options: d
         return error
 
 
-def _ask(model: Model, batch: np.ndarray, labels: Sequence[int], names: Sequence[int], options: dict[str, Any]) -> None:
-    """Ask every question before the first one is answered: what is refused is refused at once."""
+def _ask(
+    model: Model, batch: np.ndarray, labels: Sequence[int], names: Sequence[int], options: dict[str, Any]
+) -> tuple[str, ...]:
+    """Ask every question before the first one is answered: what is refused is refused at once.  Their digests."""
     inspect.signature(certified_radius).bind_partial(**options)
+    tolerance = float(options.get("tolerance", RadiusOptions.tolerance))
     asked = {name: value for name, value in options.items() if name in QUESTION}
+    found = []
     for x, label, name in zip(batch, labels, names, strict=True):
         try:
-            question(model, x, label, **asked)
+            one = question(model, x, label, **asked)
         except OptionError as error:
             raise OptionError(f"input {name}: {error}") from None
+        # The tolerance says what counts as closed.
+        text = f"{one.fingerprint} {tolerance!r}"
+        found.append(hashlib.sha256(text.encode()).hexdigest()[:DIGITS])
+    return tuple(found)
 
 
-def _earlier(
-    known: RadiusTable | None, names: Sequence[int], predicted: Sequence[int], labels: Sequence[int], norm: str
-) -> dict[int, Radius]:
-    """What is known of the inputs.  Raises OptionError where it answers another question."""
+def _earlier(known: RadiusTable | None, questions: dict[int, str]) -> dict[int, Radius]:
+    """What is known of the inputs, by index.  Raises OptionError where it answers another question."""
     if known is None:
         return {}
-    asked = dict(zip(names, zip(predicted, labels, strict=True), strict=True))
-    found: dict[int, Radius] = {}
-    for name, answer, radius in zip(known.indices, known.predicted, known.radii, strict=True):
-        if name not in asked:
-            continue
-        if asked[name] != (answer, radius.label) or norm != radius.norm:
-            ours = f"norm {norm}, label {asked[name][1]}, and a network that says {asked[name][0]} there"
+    found = {}
+    for name, radius, asked in zip(known.indices, known.radii, known.questions, strict=True):
+        if name in questions and questions[name] != asked:
             raise OptionError(
-                f"what is known of input {name} answers another question than {ours}: norm {radius.norm}, label "
-                f"{radius.label}, {answer}; begin a new file"
+                f"what is known of input {name} answers another question: model, input, label, norm, bounds, tolerance "
+                "or another argument differ; begin a new file, or ask as before"
             )
-        found[name] = radius
+        if name in questions:
+            found[name] = radius
     return found
 
 

@@ -26,7 +26,7 @@ def certified_radius(
     label: int | None = None,
     norm: str = "linf",
     bounds: Bounds = (0.0, 1.0),
-    tolerance: float = 1e-4,
+    tolerance: float = RadiusOptions.tolerance,
     timeout: float = 60.0,
     *,
     target: int | None = None,

@@ -7,6 +7,7 @@ label (a tie counts), or, with ``target``, at which the target scores at least a
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -68,6 +69,18 @@ class Question:
         """Whether all distances are whole numbers: in l0, with whole weights."""
         weights = self.ball.weights
         return self.ball.norm is Norm.L0 and bool((weights == weights.round()).all())
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all that the answer depends on: the model's bytes, the input, the ball, the box, the classes."""
+        ball = self.ball
+        digest = hashlib.sha256(f"{self.model.sha256} {self.label} {self.targets} {self.joint} {ball.norm}".encode())
+        sides = [side.numpy() for side in (ball.below, ball.above, ball.weights)]
+        groups = np.zeros(0) if ball.groups is None else ball.groups.numpy()
+        for part in (self.centre, self.lower, self.upper, *sides, groups):
+            digest.update(f"|{part.shape}|".encode())
+            digest.update(np.ascontiguousarray(part, np.float64).tobytes())
+        return digest.hexdigest()
 
     def margin(self, outputs: Array) -> Array:
         """How far from being a counterexample; <= 0 where it is one.  outputs: [..., n_outputs], result [...]."""

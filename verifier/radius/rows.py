@@ -14,17 +14,17 @@ from verifier.verdict import EvidenceLevel
 
 COLUMNS = (
     "index", "label", "predicted", "correct", "norm", "certified", "adversarial", "gap", "witness_class", "level",
-    "seconds", "reason",
+    "seconds", "question", "reason",
 )  # fmt: skip
 UNFINISHED = ("interrupted", "failed:")
 """How the reasons begin of results that are no results yet."""
 
 
-def row_of(index: int, predicted: int, found: Radius) -> dict[str, Any]:
-    """One input's row, keys ``COLUMNS``.  predicted: the model's answer at the input itself."""
+def row_of(index: int, predicted: int, found: Radius, question: str) -> dict[str, Any]:
+    """One input's row, keys ``COLUMNS``.  predicted: the model's answer at the input itself.  question: a digest."""
     values = (
         index, found.label, predicted, predicted == found.label, found.norm, found.certified, found.adversarial,
-        found.gap, found.predicted, str(found.level), round(found.seconds, 3), found.reason,
+        found.gap, found.predicted, str(found.level), round(found.seconds, 3), question, found.reason,
     )  # fmt: skip
     return dict(zip(COLUMNS, values, strict=True))
 
@@ -39,8 +39,9 @@ def csv_text(rows: Iterable[dict[str, Any]], head: bool = True) -> str:
     return text.getvalue()
 
 
-def read_rows(path: str | Path) -> dict[int, tuple[int, Radius]]:
-    """What a CSV file of radii holds: by index, the model's answer there and the result, without witness and history.
+def read_rows(path: str | Path) -> dict[int, tuple[int, Radius, str]]:
+    """What a CSV file of radii holds: by index, the model's answer there, the result, without witness and history, and
+    the question's digest.
 
     Rows that say "interrupted" or "failed", and a last line that was cut off, are left out.
     Raises InputError for a file that is not there or is something else.
@@ -54,14 +55,16 @@ def read_rows(path: str | Path) -> dict[int, tuple[int, Radius]]:
     rows = csv.DictReader(lines)
     if rows.fieldnames is None or tuple(rows.fieldnames) != COLUMNS:
         raise InputError(f"{path} is no table of radii: its columns are not {', '.join(COLUMNS)}; give another file")
-    found: dict[int, tuple[int, Radius]] = {}
+    found: dict[int, tuple[int, Radius, str]] = {}
     for row in rows:
         try:
+            if None in row or None in row.values():
+                raise ValueError("too many values, or too few")
             index, predicted, one = int(row["index"]), int(row["predicted"]), _radius(row)
         except (TypeError, ValueError):
             raise InputError(f"{path}:{rows.line_num}: this is no row of a table of radii; mend or remove it") from None
         if not one.reason.startswith(UNFINISHED):
-            found[index] = predicted, one
+            found[index] = predicted, one, row["question"]
     return found
 
 

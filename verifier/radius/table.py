@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 class RadiusTable:
     """One entry per input, in their order.
 
-    indices: what the inputs are called.  predicted: the model's answer at the input itself.  defects: tracebacks of
-    inputs whose run failed.
+    indices: what the inputs are called.  predicted: the model's answer at the input itself.  questions: digests of all
+    that was asked, model and tolerance included.  defects: tracebacks of inputs whose run failed.
     Iterating gives the ``Radius`` objects; ``records`` plain dictionaries, for pandas and CSV.
     """
 
     indices: tuple[int, ...]
     predicted: tuple[int, ...]
     radii: tuple[Radius, ...]
+    questions: tuple[str, ...]
     defects: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -45,10 +46,7 @@ class RadiusTable:
     @property
     def records(self) -> list[dict[str, Any]]:
         """One dictionary per input, keys ``COLUMNS``: ``pandas.DataFrame(table.records)``."""
-        return [
-            row_of(index, predicted, found)
-            for index, predicted, found in zip(self.indices, self.predicted, self.radii, strict=True)
-        ]
+        return [row_of(*parts) for parts in zip(self.indices, self.predicted, self.radii, self.questions, strict=True)]
 
     def frame(self) -> pd.DataFrame:
         """A pandas table.  Raises OptionError where pandas is not installed."""
@@ -69,7 +67,8 @@ class RadiusTable:
         histories.  Raises InputError.
         """
         rows = read_rows(path)
-        return cls(tuple(rows), tuple(predicted for predicted, _ in rows.values()), tuple(r for _, r in rows.values()))
+        predicted, radii, questions = zip(*rows.values(), strict=True) if rows else ((), (), ())
+        return cls(tuple(rows), predicted, radii, questions)
 
     def accuracy(self, epsilons: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Certified and adversarial accuracy at each distance: shares in [0, 1], of the shape of ``epsilons``.
